@@ -1,0 +1,1 @@
+# Install rules, the exported target and the package configuration.

@@ -1,0 +1,15 @@
+# lorapp_setup_target(target): what every target compiled in this project shares.
+function(lorapp_setup_target target)
+  target_compile_features(${target} PUBLIC cxx_std_20)
+  set_target_properties(${target} PROPERTIES
+    CXX_VISIBILITY_PRESET hidden
+    VISIBILITY_INLINES_HIDDEN ON
+    POSITION_INDEPENDENT_CODE ON)
+  target_compile_options(${target} PRIVATE
+    -Wall -Wextra -Wshadow -Wnon-virtual-dtor
+    $<$<BOOL:${LORAPP_WERROR}>:-Werror>)
+  if(LORAPP_SANITIZE)
+    target_compile_options(${target} PRIVATE -fsanitize=${LORAPP_SANITIZE} -fno-omit-frame-pointer -g)
+    target_link_options(${target} PUBLIC -fsanitize=${LORAPP_SANITIZE})
+  endif()
+endfunction()
