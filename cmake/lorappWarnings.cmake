@@ -1,10 +1,7 @@
 # lorapp_setup_target(target): what every target compiled in this project shares.
 function(lorapp_setup_target target)
   target_compile_features(${target} PUBLIC cxx_std_20)
-  set_target_properties(${target} PROPERTIES
-    CXX_VISIBILITY_PRESET hidden
-    VISIBILITY_INLINES_HIDDEN ON
-    POSITION_INDEPENDENT_CODE ON)
+  set_target_properties(${target} PROPERTIES CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
   target_compile_options(${target} PRIVATE
     -Wall -Wextra -Wshadow -Wnon-virtual-dtor
     $<$<BOOL:${LORAPP_WERROR}>:-Werror>)
@@ -13,3 +10,4 @@ function(lorapp_setup_target target)
     target_link_options(${target} PUBLIC -fsanitize=${LORAPP_SANITIZE})
   endif()
 endfunction()
+
