@@ -1,0 +1,32 @@
+// LinearAdapter: what can be plugged into a Linear, e.g. LoRA.
+// An adapter adds to the output of its layer; it never changes the frozen weight by itself.
+#pragma once
+
+#include <lorapp/export.hpp>
+
+#include <torch/nn/module.h>
+#include <torch/types.h>
+
+#include <cstdint>
+
+namespace lorapp {
+
+/// A trainable addition to a Linear. It becomes the submodule "lora" of its layer, so its
+/// parameters are …q_proj.lora.<name>.
+struct LORAPP_API LinearAdapter : torch::nn::Module {
+  LinearAdapter() = default;
+  ~LinearAdapter() override = default;
+
+  /// What is added to the output of the layer. x […, in] → […, out], in any floating dtype: a sum
+  /// with a dense layer's output is taken in the wider dtype, then rounded to that of the output.
+  virtual torch::Tensor delta(const torch::Tensor& x) = 0;
+
+  /// The update of the weight that delta() amounts to without dropout, [out, in]; for merging.
+  virtual torch::Tensor delta_weight() = 0;
+
+  /// The seed of the dropout masks of the next forward passes. A mask is a pure function of this
+  /// seed and the adapter's own index, so a recomputed forward pass repeats it.
+  virtual void seed_dropout(std::uint64_t /*step_seed*/) {}
+};
+
+}  // namespace lorapp

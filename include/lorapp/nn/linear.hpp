@@ -1,0 +1,175 @@
+// Linear: y = x Wᵀ + b, with a dense or a 4-bit weight and a slot for an adapter.
+// W is [out, in]. A 4-bit weight moves between devices but no call ever recasts it.
+#pragma once
+
+#include <lorapp/error.hpp>
+#include <lorapp/export.hpp>
+#include <lorapp/nn/adapter.hpp>
+#include <lorapp/quant/ops.hpp>
+#include <lorapp/quant/quantized_tensor.hpp>
+
+#include <torch/nn/module.h>
+#include <torch/nn/pimpl.h>
+#include <torch/types.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <utility>
+
+namespace lorapp {
+
+/// A linear layer of a language model. It holds no weight until set_dense(), set_quantized() or
+/// tie() gives it one, so a model can be built before its weights are read.
+class LORAPP_API LinearImpl : public torch::nn::Module {
+ public:
+  LinearImpl(std::int64_t in_features, std::int64_t out_features)
+      : in_features_(in_features), out_features_(out_features) {}
+
+  /// A dense layer; `weight` [out, in], `bias` [out] or undefined.
+  explicit LinearImpl(const torch::Tensor& weight, const torch::Tensor& bias = {})
+      : LinearImpl(weight.size(1), weight.size(0)) {
+    set_dense(weight);
+    if (bias.defined()) set_bias(bias);
+  }
+
+  /// x […, in] → […, out] in the dtype of x. The adapter's part is added to the base's.
+  torch::Tensor forward(const torch::Tensor& x) {
+    torch::Tensor y = base(x);
+    if (adapter_ == nullptr || !adapter_enabled_) return y;
+    torch::Tensor delta = adapter_->delta(x);
+    // As PEFT: beside a 4-bit weight the delta is rounded before the sum, beside a dense one after.
+    if (quantized_) delta = delta.to(y.scalar_type());
+    return y.add_(delta);
+  }
+
+  /// The layer without its adapter.
+  torch::Tensor base(const torch::Tensor& x) const {
+    if (quantized_) return linear_4bit(x, *quantized_, optional_bias(), compute_dtype_);
+    LORAPP_CHECK(weight_.defined(), "linear", "this layer has no weight yet");
+    return at::linear(x, weight_, optional_bias());
+  }
+
+  std::int64_t in_features() const noexcept { return in_features_; }
+  std::int64_t out_features() const noexcept { return out_features_; }
+  bool is_quantized() const noexcept { return quantized_.has_value(); }
+  bool has_weight() const noexcept { return is_quantized() || weight_.defined(); }
+
+  /// The 4-bit weight; Error if the layer is dense.
+  const QuantizedTensor& quantized() const {
+    LORAPP_CHECK(quantized_, "linear", "the weight is dense, not 4-bit");
+    return *quantized_;
+  }
+
+  /// The weight [out, in]: the parameter itself, or the dequantized values of a 4-bit weight.
+  torch::Tensor dense_weight() const { return quantized_ ? dequantize_4bit(*quantized_) : weight_; }
+
+  /// The bias [out]; undefined where there is none.
+  const torch::Tensor& bias() const noexcept { return bias_; }
+
+  /// Makes `weight` [out, in] the parameter "weight", in place of whatever was there.
+  void set_dense(const torch::Tensor& weight, bool requires_grad = true) {
+    check_shape(weight.sizes());
+    drop_weight();
+    weight_ = register_parameter("weight", weight.detach(), requires_grad);
+  }
+
+  /// Makes a 4-bit weight of shape [out, in] the weight; products are taken in `compute_dtype`
+  /// (nothing: see resolve_compute_dtype). It is not a parameter: nothing trains or recasts it.
+  void set_quantized(QuantizedTensor weight, std::optional<torch::Dtype> compute_dtype = {}) {
+    check_shape(weight.shape());
+    drop_weight();
+    quantized_ = std::move(weight);
+    compute_dtype_ = compute_dtype;
+  }
+
+  /// Uses a parameter of another module, e.g. the embedding, which stays its only owner.
+  void tie(const torch::Tensor& weight) {
+    check_shape(weight.sizes());
+    drop_weight();
+    weight_ = weight;
+  }
+
+  /// Makes `bias` [out] the parameter "bias".
+  void set_bias(const torch::Tensor& bias, bool requires_grad = true) {
+    LORAPP_CHECK(bias.dim() == 1 && bias.size(0) == out_features_,
+                 "linear",
+                 "bias has the shape ",
+                 bias.sizes(),
+                 "; expected [",
+                 out_features_,
+                 "]");
+    if (parameters_.contains("bias")) parameters_.erase("bias");
+    bias_ = register_parameter("bias", bias.detach(), requires_grad);
+  }
+
+  /// Plugs an adapter in, as the submodule "lora"; Error if there is one.
+  void attach(std::shared_ptr<LinearAdapter> adapter) {
+    LORAPP_CHECK(adapter != nullptr, "linear", "cannot attach an adapter that is null");
+    LORAPP_CHECK(adapter_ == nullptr, "linear", "there is an adapter already; detach it first");
+    adapter_ = register_module("lora", std::move(adapter));
+    adapter_enabled_ = true;
+  }
+
+  /// Takes the adapter out and returns it; null if there was none.
+  std::shared_ptr<LinearAdapter> detach_adapter() {
+    if (adapter_ != nullptr) unregister_module("lora");
+    return std::exchange(adapter_, nullptr);
+  }
+
+  /// The adapter, or null.
+  const std::shared_ptr<LinearAdapter>& adapter() const noexcept { return adapter_; }
+
+  /// A disabled adapter stays in its slot but adds nothing.
+  void set_adapter_enabled(bool enabled) noexcept { adapter_enabled_ = enabled; }
+  bool adapter_enabled() const noexcept { return adapter_enabled_; }
+
+  // Module::to(dtype) casts every parameter and buffer, whatever it means; a 4-bit weight is
+  // neither.
+  void to(torch::Device device, torch::Dtype dtype, bool non_blocking = false) override {
+    torch::nn::Module::to(device, dtype, non_blocking);
+    if (quantized_) quantized_ = quantized_->to(device);
+  }
+  void to(torch::Dtype dtype, bool non_blocking = false) override {
+    torch::nn::Module::to(dtype, non_blocking);
+  }
+  void to(torch::Device device, bool non_blocking = false) override {
+    torch::nn::Module::to(device, non_blocking);
+    if (quantized_) quantized_ = quantized_->to(device);
+  }
+
+ private:
+  std::optional<torch::Tensor> optional_bias() const {
+    return bias_.defined() ? std::optional<torch::Tensor>(bias_) : std::nullopt;
+  }
+
+  void check_shape(torch::IntArrayRef shape) const {
+    LORAPP_CHECK(shape.size() == 2 && shape[0] == out_features_ && shape[1] == in_features_,
+                 "linear",
+                 "weight has the shape ",
+                 shape,
+                 "; expected [",
+                 out_features_,
+                 ", ",
+                 in_features_,
+                 "]");
+  }
+
+  void drop_weight() {
+    if (parameters_.contains("weight")) parameters_.erase("weight");
+    weight_ = {};
+    quantized_.reset();
+  }
+
+  std::int64_t in_features_;
+  std::int64_t out_features_;
+  torch::Tensor weight_;  // [out, in], undefined while the weight is 4-bit
+  torch::Tensor bias_;    // [out]
+  std::optional<QuantizedTensor> quantized_;
+  std::optional<torch::Dtype> compute_dtype_;
+  std::shared_ptr<LinearAdapter> adapter_;
+  bool adapter_enabled_ = true;
+};
+TORCH_MODULE(Linear);
+
+}  // namespace lorapp
