@@ -7,7 +7,7 @@ function(lorapp_setup_target target)
     $<$<BOOL:${LORAPP_WERROR}>:-Werror>)
   if(LORAPP_SANITIZE)
     target_compile_options(${target} PRIVATE -fsanitize=${LORAPP_SANITIZE} -fno-omit-frame-pointer -g)
-    target_link_options(${target} PUBLIC -fsanitize=${LORAPP_SANITIZE})
+    target_link_options(${target} PUBLIC $<BUILD_INTERFACE:-fsanitize=${LORAPP_SANITIZE}>)
   endif()
 endfunction()
 
