@@ -13,8 +13,10 @@
 #include <algorithm>
 #include <cmath>
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -128,6 +130,17 @@ class DollyDataset {
 
  private:
   explicit DollyDataset(std::shared_ptr<const Table> table);
+
+  // Which of tables_ a row is in.
+  std::size_t table_of(const Row& row) const {
+    const auto holds = [&row](const std::shared_ptr<const Table>& table) {
+      const std::less<> before;  // a total order on pointers
+      return !before(&row, table->rows.data()) &&
+             before(&row, table->rows.data() + table->rows.size());
+    };
+    return static_cast<std::size_t>(std::find_if(tables_.begin(), tables_.end(), holds) -
+                                    tables_.begin());
+  }
 
   DollyDataset slice(int64_t begin, int64_t end) const {
     DollyDataset result;

@@ -114,8 +114,9 @@ class LORAPP_API Tokenizer {
   /// Writes the tokenizer's files, byte for byte as they were read, into an existing or new folder.
   void save_pretrained(const std::filesystem::path& directory) const;
 
+  struct Impl;  ///< not for users: defined in src/data
+
  private:
-  struct Impl;
   explicit Tokenizer(std::shared_ptr<const Impl> impl);
   std::shared_ptr<const Impl> impl_;
 };

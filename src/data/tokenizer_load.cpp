@@ -1,0 +1,314 @@
+// Tokenizer::from_pretrained: the files of a folder, checked against each other.
+#include "data/tokenizer_impl.hpp"
+#include "json_file.hpp"
+
+#include <algorithm>
+#include <utility>
+
+namespace lorapp {
+
+namespace {
+
+namespace fs = std::filesystem;
+using Impl = Tokenizer::Impl;
+using detail::AddedToken;
+using detail::kTokenizerOp;
+using nlohmann::json;
+
+constexpr const char* kModelFile = "tokenizer.model";
+constexpr const char* kConfigFile = "tokenizer_config.json";
+constexpr const char* kSpecialMapFile = "special_tokens_map.json";
+constexpr const char* kAddedFile = "added_tokens.json";
+// Kept so that save_pretrained() hands on the whole tokenizer; their content is not read.
+constexpr const char* kFilesToKeep[] = {
+    "tokenizer.json", "chat_template.jinja", "chat_template.json"};
+
+// Ids beyond this are not a vocabulary but a damaged file.
+constexpr int64_t kMaxVocabulary = int64_t{1} << 24;
+
+// A special token is written as a string or as an object with its content.
+std::optional<std::string> token_content(const json& object, const char* key, Problems& problems) {
+  const auto it = object.find(key);
+  if (it == object.end() || it->is_null()) return std::nullopt;
+  if (it->is_string()) return it->get<std::string>();
+  if (it->is_object()) {
+    const auto content = it->find("content");
+    if (content != it->end() && content->is_string()) return content->get<std::string>();
+  }
+  problems.add(key,
+               " is ",
+               detail::describe(*it),
+               "; expected a string or an object with the string \"content\"");
+  return std::nullopt;
+}
+
+class Loader {
+ public:
+  explicit Loader(const fs::path& directory)
+      : directory_(directory), problems_(std::string(kTokenizerOp), directory.string()) {}
+
+  void load(Impl& impl) {
+    read_files(impl.files);
+    load_model(impl);
+    json config = read_object(impl.files, kConfigFile);
+    const json special_map = read_object(impl.files, kSpecialMapFile);
+    add_vocabulary(impl);
+    for (AddedToken& token : added_tokens(config, read_object(impl.files, kAddedFile)))
+      add_token(impl, std::move(token));
+
+    impl.bos = special(impl, config, special_map, "bos_token", impl.model.bos_id());
+    impl.eos = special(impl, config, special_map, "eos_token", impl.model.eos_id());
+    impl.unk = special(impl, config, special_map, "unk_token", impl.model.unk_id());
+    impl.pad = special(impl, config, special_map, "pad_token", impl.model.pad_id());
+    mark_additional(impl, config);
+    mark_additional(impl, special_map);
+
+    const auto add_bos = detail::find_bool(config, "add_bos_token", problems_);
+    impl.add_bos = add_bos.value_or(impl.bos.has_value());
+    if (impl.add_bos && !impl.bos)
+      problems_.add(kConfigFile, ": add_bos_token is true, but there is no bos token");
+    impl.add_eos = detail::get_bool_or(config, "add_eos_token", problems_, false);
+    if (impl.add_eos && !impl.eos)
+      problems_.add(kConfigFile, ": add_eos_token is true, but there is no eos token");
+    impl.legacy = detail::get_bool_or(config, "legacy", problems_, false);
+    impl.prefix_space =
+        model_puts_space(impl) && detail::get_bool_or(config, "add_prefix_space", problems_, true);
+    problems_.throw_if_any();
+    make_finders(impl);
+  }
+
+ private:
+  void read_files(std::map<std::string, std::string>& files) {
+    LORAPP_CHECK(
+        fs::is_directory(directory_), kTokenizerOp, directory_.string(), ": no such folder");
+    if (!fs::exists(directory_ / kModelFile)) {
+      const bool has_json = fs::exists(directory_ / "tokenizer.json");
+      detail::fail(
+          kTokenizerOp,
+          detail::concat(directory_.string(),
+                         ": has no ",
+                         kModelFile,
+                         has_json
+                             ? " (a sentencepiece model), only tokenizer.json, which this version "
+                               "does not read; put the model's tokenizer.model beside it"
+                             : "; expected a sentencepiece model of that name"));
+    }
+    for (const char* name : {kModelFile, kConfigFile, kSpecialMapFile, kAddedFile})
+      read_if_there(name, files);
+    for (const char* name : kFilesToKeep) read_if_there(name, files);
+  }
+
+  void read_if_there(const char* name, std::map<std::string, std::string>& files) {
+    const fs::path path = directory_ / name;
+    if (fs::exists(path)) files[name] = detail::read_text_file(path, kTokenizerOp);
+  }
+
+  json read_object(const std::map<std::string, std::string>& files, const char* name) {
+    const auto it = files.find(name);
+    if (it == files.end()) return json::object();
+    const std::string path = (directory_ / name).string();
+    json value = detail::parse_json(it->second, kTokenizerOp, path);
+    LORAPP_CHECK(value.is_object(),
+                 kTokenizerOp,
+                 path,
+                 ": holds ",
+                 detail::describe(value),
+                 "; expected an object {…}");
+    return value;
+  }
+
+  void load_model(Impl& impl) {
+    const std::string& bytes = impl.files.at(kModelFile);
+    const auto status = impl.model.LoadFromSerializedProto(bytes);
+    LORAPP_CHECK(status.ok(),
+                 kTokenizerOp,
+                 (directory_ / kModelFile).string(),
+                 ": is not a sentencepiece model (",
+                 bytes.size(),
+                 " bytes): ",
+                 status.message());
+    LORAPP_CHECK(impl.model.GetPieceSize() > 0,
+                 kTokenizerOp,
+                 (directory_ / kModelFile).string(),
+                 ": holds no pieces");
+  }
+
+  void add_vocabulary(Impl& impl) {
+    impl.vocabulary.resize(static_cast<std::size_t>(impl.model.GetPieceSize()));
+    for (int id = 0; id < impl.model.GetPieceSize(); ++id) {
+      auto& entry = impl.vocabulary[static_cast<std::size_t>(id)];
+      entry.token = impl.model.IdToPiece(id);
+      entry.known = true;
+      entry.special = impl.model.IsControl(id) || impl.model.IsUnknown(id);
+      if (impl.model.IsByte(id))
+        entry.byte = static_cast<char>(std::stoi(entry.token.substr(3, 2), nullptr, 16));
+    }
+  }
+
+  // added_tokens_decoder {"id": {content, special, …}}, and the older added_tokens.json {content:
+  // id}.
+  std::vector<AddedToken> added_tokens(const json& config, const json& older) {
+    std::vector<AddedToken> tokens;
+    const auto valid_id = [](int64_t id) { return id >= 0 && id < kMaxVocabulary; };
+    if (const json* decoder = detail::find_object(config, "added_tokens_decoder", problems_)) {
+      for (const auto& [key, value] : decoder->items()) {
+        const bool digits = !key.empty() && key.size() <= 9 &&
+                            key.find_first_not_of("0123456789") == std::string::npos;
+        const int64_t id = digits ? std::stoll(key) : -1;
+        const auto content = token_content({{"token", value}}, "token", problems_);
+        if (!valid_id(id) || !content || content->empty() || !value.is_object()) {
+          problems_.add(kConfigFile,
+                        ": added_tokens_decoder has \"",
+                        key,
+                        "\": ",
+                        detail::describe(value),
+                        "; expected an id below ",
+                        kMaxVocabulary,
+                        " and an object with a non-empty \"content\"");
+          continue;
+        }
+        if (detail::get_bool_or(value, "single_word", problems_, false)) {
+          problems_.add(kConfigFile,
+                        ": added token ",
+                        detail::describe(*content),
+                        " has single_word, which is not supported");
+        }
+        tokens.push_back({.id = id,
+                          .content = *content,
+                          .special = detail::get_bool_or(value, "special", problems_, false),
+                          .strip_left = detail::get_bool_or(value, "lstrip", problems_, false),
+                          .strip_right = detail::get_bool_or(value, "rstrip", problems_, false)});
+      }
+    }
+    for (const auto& [content, id] : older.items()) {
+      if (content.empty() || !id.is_number_integer() || !valid_id(id.get<int64_t>())) {
+        problems_.add(kAddedFile,
+                      " has \"",
+                      content,
+                      "\": ",
+                      detail::describe(id),
+                      "; expected an id below ",
+                      kMaxVocabulary);
+        continue;
+      }
+      const bool listed =
+          std::any_of(tokens.begin(), tokens.end(), [&content = content](const AddedToken& token) {
+            return token.content == content;
+          });
+      if (!listed)
+        tokens.push_back({.id = id.get<int64_t>(), .content = content, .special = false});
+    }
+    return tokens;
+  }
+
+  void add_token(Impl& impl, AddedToken token) {
+    const auto known = impl.find_token(token.content);
+    if (known && *known != token.id) {
+      problems_.add("added token ",
+                    detail::describe(token.content),
+                    " has id ",
+                    token.id,
+                    ", but is known as id ",
+                    *known);
+      return;
+    }
+    const auto index = static_cast<std::size_t>(token.id);
+    if (index >= impl.vocabulary.size()) impl.vocabulary.resize(index + 1);
+    auto& entry = impl.vocabulary[index];
+    if (impl.added_ids.contains(entry.token) && entry.token != token.content) {
+      problems_.add("added tokens ",
+                    detail::describe(entry.token),
+                    " and ",
+                    detail::describe(token.content),
+                    " share id ",
+                    token.id);
+      return;
+    }
+    entry.token = token.content;
+    entry.known = true;
+    entry.special = entry.special || token.special;
+    impl.added_ids[token.content] = token.id;
+    added_.push_back(std::move(token));
+  }
+
+  // The configuration's token, else the special tokens map's, else the model's own id (-1: it has
+  // none).
+  std::optional<int64_t> special(
+      Impl& impl, const json& config, const json& special_map, const char* key, int own_id) {
+    auto content = token_content(config, key, problems_);
+    if (!content) content = token_content(special_map, key, problems_);
+    std::optional<int64_t> id;
+    if (content) {
+      id = impl.find_token(*content);
+      if (!id)
+        problems_.add(
+            key, " is ", detail::describe(*content), ", which has no id in the vocabulary");
+    } else if (own_id >= 0) {
+      id = own_id;
+    }
+    if (id) mark_special(impl, *id);
+    return id;
+  }
+
+  // additional_special_tokens (extra_special_tokens since transformers 5): a list of tokens.
+  void mark_additional(Impl& impl, const json& object) {
+    for (const char* key : {"additional_special_tokens", "extra_special_tokens"}) {
+      const auto list = object.find(key);
+      if (list == object.end() || list->is_null()) continue;
+      for (const auto& [name, value] : list->items()) {
+        const auto content = token_content({{key, value}}, key, problems_);
+        if (!content) continue;
+        const auto id = impl.find_token(*content);
+        if (id) {
+          mark_special(impl, *id);
+        } else {
+          problems_.add(
+              key, " has ", detail::describe(*content), ", which has no id in the vocabulary");
+        }
+      }
+    }
+  }
+
+  void mark_special(Impl& impl, int64_t id) {
+    impl.vocabulary[static_cast<std::size_t>(id)].special = true;
+  }
+
+  bool model_puts_space(const Impl& impl) {
+    std::vector<std::string> pieces;
+    return impl.model.Encode("a", &pieces).ok() && !pieces.empty() &&
+           pieces.front().starts_with(detail::kSpaceMark);
+  }
+
+  void make_finders(Impl& impl) {
+    std::vector<AddedToken> plain, all;
+    const int64_t model_size = impl.model.GetPieceSize();
+    for (int64_t id = 0; id < static_cast<int64_t>(impl.vocabulary.size()); ++id) {
+      const auto& entry = impl.vocabulary[static_cast<std::size_t>(id)];
+      const auto given = std::find_if(
+          added_.begin(), added_.end(), [id](const AddedToken& token) { return token.id == id; });
+      if (given == added_.end() && !entry.special) continue;
+      AddedToken token =
+          given != added_.end() ? *given : AddedToken{.id = id, .content = entry.token};
+      // The model finds its own user-defined pieces; what was added behind it has to be found for
+      // it.
+      if (!entry.special && id >= model_size) plain.push_back(token);
+      all.push_back(std::move(token));
+    }
+    impl.plain_added = detail::AddedTokenFinder(std::move(plain));
+    impl.all_added = detail::AddedTokenFinder(std::move(all));
+  }
+
+  fs::path directory_;
+  Problems problems_;
+  std::vector<AddedToken> added_;
+};
+
+}  // namespace
+
+Tokenizer Tokenizer::from_pretrained(const fs::path& directory) {
+  auto impl = std::make_shared<Impl>();
+  Loader(directory).load(*impl);
+  return Tokenizer(std::move(impl));
+}
+
+}  // namespace lorapp
