@@ -112,27 +112,28 @@ void encode_into(const Tokenizer::Impl& impl,
   };
   if (add_special_tokens && impl.add_bos) push(*impl.bos, 0, 0);
   for (std::size_t at = 0; at < text.size();) {
-    const auto match = finder.empty() ? std::nullopt : finder.find(text, at);
-    const std::string_view plain = text.substr(at, (match ? match->begin : text.size()) - at);
+    const AddedTokenFinder::Match match = finder.find(text, at);
+    const std::string_view plain = text.substr(at, match.begin - at);
     if (!plain.empty()) {
-      const bool prefix = impl.prefix_space && (at == 0 || impl.legacy);
-      const auto& model = prefix ? impl.model : impl.model_without_prefix();
+      const bool wants_space = impl.prefix_space && (at == 0 || impl.legacy);
+      const auto& model =
+          wants_space || !impl.model_puts_space ? impl.model : impl.model_without_prefix();
       if (with_spans) {
         append_plain(model, impl.vocabulary, plain, at, encoding);
       } else {
         append_plain(model, plain, encoding.ids);
       }
     }
-    if (!match) break;
-    push(match->id, match->begin, match->end);
-    at = match->end;
+    if (!match.found()) break;
+    push(match.id, match.begin, match.end);
+    at = match.end;
   }
   if (add_special_tokens && impl.add_eos) push(*impl.eos, text.size(), text.size());
 }
 
 }  // namespace
 
-AddedTokenFinder::AddedTokenFinder(std::vector<detail::AddedToken> tokens)
+detail::AddedTokenFinder::AddedTokenFinder(std::vector<detail::AddedToken> tokens)
     : tokens_(std::move(tokens)) {
   std::stable_sort(tokens_.begin(), tokens_.end(), [](const AddedToken& a, const AddedToken& b) {
     return a.content.size() > b.content.size();
@@ -141,9 +142,9 @@ AddedTokenFinder::AddedTokenFinder(std::vector<detail::AddedToken> tokens)
     starts_here_[static_cast<unsigned char>(token.content.front())] = true;
 }
 
-std::optional<AddedTokenFinder::Match> AddedTokenFinder::find(std::string_view text,
-                                                              std::size_t from) const {
-  for (std::size_t at = from; at < text.size(); ++at) {
+detail::AddedTokenFinder::Match detail::AddedTokenFinder::find(std::string_view text,
+                                                               std::size_t from) const {
+  for (std::size_t at = from; !tokens_.empty() && at < text.size(); ++at) {
     if (!starts_here_[static_cast<unsigned char>(text[at])]) continue;
     for (const AddedToken& token : tokens_) {
       if (!text.substr(at).starts_with(token.content)) continue;
@@ -161,7 +162,7 @@ std::optional<AddedTokenFinder::Match> AddedTokenFinder::find(std::string_view t
       return match;
     }
   }
-  return std::nullopt;
+  return {.begin = text.size(), .end = text.size()};
 }
 
 Tokenizer::Tokenizer(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)) {}

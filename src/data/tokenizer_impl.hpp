@@ -43,14 +43,15 @@ class AddedTokenFinder {
   AddedTokenFinder() = default;
   explicit AddedTokenFinder(std::vector<AddedToken> tokens);
 
-  bool empty() const { return tokens_.empty(); }
-
   struct Match {
     std::size_t begin = 0;
     std::size_t end = 0;
-    int64_t id = 0;
+    int64_t id = -1;
+
+    bool found() const { return id >= 0; }
   };
-  std::optional<Match> find(std::string_view text, std::size_t from) const;
+  /// The first match at or behind `from`; without one, an empty place at the end of the text.
+  Match find(std::string_view text, std::size_t from) const;
 
  private:
   std::vector<AddedToken> tokens_;       // longest first
@@ -80,7 +81,8 @@ struct Tokenizer::Impl {
   bool add_bos = true;
   bool add_eos = false;
   bool legacy = false;
-  bool prefix_space = true;  // a space is put before a text, and dropped when decoding
+  bool model_puts_space = true;  // the model puts a space before a text
+  bool prefix_space = true;      // it does so here, and decoding drops it
 
   const detail::VocabularyEntry& entry(int64_t id) const;
   std::optional<int64_t> find_token(std::string_view token) const;

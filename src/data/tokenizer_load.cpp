@@ -71,8 +71,9 @@ class Loader {
     if (impl.add_eos && !impl.eos)
       problems_.add(kConfigFile, ": add_eos_token is true, but there is no eos token");
     impl.legacy = detail::get_bool_or(config, "legacy", problems_, false);
+    impl.model_puts_space = puts_space(impl);
     impl.prefix_space =
-        model_puts_space(impl) && detail::get_bool_or(config, "add_prefix_space", problems_, true);
+        impl.model_puts_space && detail::get_bool_or(config, "add_prefix_space", problems_, true);
     problems_.throw_if_any();
     make_finders(impl);
   }
@@ -273,7 +274,7 @@ class Loader {
     impl.vocabulary[static_cast<std::size_t>(id)].special = true;
   }
 
-  bool model_puts_space(const Impl& impl) {
+  bool puts_space(const Impl& impl) {
     std::vector<std::string> pieces;
     return impl.model.Encode("a", &pieces).ok() && !pieces.empty() &&
            pieces.front().starts_with(detail::kSpaceMark);
