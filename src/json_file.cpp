@@ -185,6 +185,8 @@ std::string describe(const json& value) {
   return text;
 }
 
+std::string in_quotes(const std::string& text) { return describe(json(text)); }
+
 const json* Keys::find(const json& object, std::string* found_as) const {
   if (!object.is_object()) return nullptr;
   for (const std::string& name : names_) {

@@ -52,6 +52,9 @@ LORAPP_API nlohmann::json read_json_object(const std::filesystem::path& path,
 /// A value as an error message shows it: its kind and, cut to a readable length, its text.
 LORAPP_API std::string describe(const nlohmann::json& value);
 
+/// A text in quotes for an error message: escaped, and cut to a readable length.
+LORAPP_API std::string in_quotes(const std::string& text);
+
 /// The names of one field, newest first, e.g. {"dtype", "torch_dtype"}; the first that is present
 /// and not null counts.
 class LORAPP_API Keys {
