@@ -2,9 +2,9 @@
 // one Error.
 #include <lorapp/data/dolly.hpp>
 
+#include "hub_cache.hpp"
 #include "json_file.hpp"
 
-#include <cstdlib>
 #include <fstream>
 #include <limits>
 #include <optional>
@@ -28,7 +28,6 @@ constexpr std::size_t kMaxArrayBytes = std::size_t{2} << 30;
 
 constexpr const char* kDollyNames[] = {"databricks/databricks-dolly-15k",
                                        "databricks/dolly-v2-12k"};
-constexpr const char* kDollyCacheFolder = "datasets--databricks--databricks-dolly-15k";
 constexpr const char* kDollyFile = "databricks-dolly-15k.jsonl";
 constexpr const char* kDollyUrl =
     "https://huggingface.co/datasets/databricks/databricks-dolly-15k/resolve/main/"
@@ -150,35 +149,18 @@ std::ifstream open_data(const fs::path& path) {
   return file;
 }
 
-fs::path hub_cache() {
-  const auto variable = [](const char* name) -> fs::path {
-    const char* value = std::getenv(name);  // NOLINT(concurrency-mt-unsafe): read only
-    return value == nullptr ? "" : value;
-  };
-  if (const fs::path cache = variable("HF_HUB_CACHE"); !cache.empty()) return cache;
-  if (const fs::path home = variable("HF_HOME"); !home.empty()) return home / "hub";
-  return variable("HOME") / ".cache" / "huggingface" / "hub";
-}
-
-// The Dolly file in the local Hugging Face cache: refs/main names the snapshot; failing that, any
-// snapshot that has it.
+// The Dolly file in the local Hugging Face cache.
 fs::path find_dolly_in_cache(const std::string& name) {
-  const fs::path folder = hub_cache() / kDollyCacheFolder;
-  std::string revision;
-  std::ifstream(folder / "refs" / "main") >> revision;
-  std::error_code error;
-  if (const fs::path file = folder / "snapshots" / revision / kDollyFile;
-      !revision.empty() && fs::exists(file, error))
-    return file;
-  for (const auto& snapshot : fs::directory_iterator(folder / "snapshots", error)) {
-    if (fs::exists(snapshot.path() / kDollyFile, error)) return snapshot.path() / kDollyFile;
+  const fs::path repository = detail::hub_repository("datasets", kDollyNames[0]);
+  if (const auto snapshot = detail::find_hub_snapshot(repository, kDollyFile)) {
+    return *snapshot / kDollyFile;
   }
   detail::fail(kOp,
                detail::concat(name,
                               ": is not in the local Hugging Face cache (looked for ",
                               kDollyFile,
                               " under ",
-                              (folder / "snapshots").string(),
+                              (repository / "snapshots").string(),
                               "); fetch it with\n  curl -L -O ",
                               kDollyUrl,
                               "\nand give the file"));

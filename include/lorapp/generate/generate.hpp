@@ -104,7 +104,7 @@ inline std::vector<int64_t> prompt_tokens(const CausalLM& model,
                config.vocab_size,
                " rows");
   std::vector<int64_t> ids = tokenizer.encode(prompt, /*add_special_tokens=*/false);
-  if (tokenizer.bos_id()) ids.insert(ids.begin(), *tokenizer.bos_id());
+  if (tokenizer.add_bos()) ids.insert(ids.begin(), *tokenizer.bos_id());
   LORAPP_CHECK(!ids.empty(),
                "generate",
                "the prompt is empty and the tokenizer has no bos token to begin with");
