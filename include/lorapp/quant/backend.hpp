@@ -1,0 +1,36 @@
+// Which instruction set the CPU kernels use, and whether CUDA kernels were compiled in.
+// Chosen at first use: LORAPP_FORCE_ISA if set, else the best that the CPU and the OS support.
+#pragma once
+
+#include <lorapp/export.hpp>
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace lorapp {
+
+/// Every instruction set that was compiled in and can run here, best first; "scalar" is the last.
+/// Names: avx512bf16, avx512, avx2, scalar.
+LORAPP_API std::vector<std::string> available_isas();
+
+/// The one in use. Throws Error if LORAPP_FORCE_ISA names one that cannot run.
+LORAPP_API std::string active_isa();
+
+/// Uses another instruction set until the end of the scope, in the whole process; for tests and
+/// benchmarks. Throws Error on an unknown name or one that cannot run here, listing what can.
+class LORAPP_API ScopedIsa {
+ public:
+  explicit ScopedIsa(std::string_view name);
+  ~ScopedIsa();
+  ScopedIsa(const ScopedIsa&) = delete;
+  ScopedIsa& operator=(const ScopedIsa&) = delete;
+
+ private:
+  const void* previous_;
+};
+
+/// True if lorapp was built with CUDA kernels.
+LORAPP_API bool cuda_available();
+
+}  // namespace lorapp

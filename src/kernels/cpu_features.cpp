@@ -1,0 +1,53 @@
+// CPUID leaves 1 and 7, and the register state that the OS enables (XCR0).
+#include "kernels/cpu_features.hpp"
+
+#include "kernels/table.hpp"
+
+#if defined(__x86_64__) || defined(__i386__)
+#include <cpuid.h>
+#endif
+
+namespace lorapp::kernels {
+
+#if defined(__x86_64__) || defined(__i386__)
+namespace {
+
+std::uint64_t xcr0() noexcept {
+  std::uint32_t low = 0, high = 0;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return (static_cast<std::uint64_t>(high) << 32) | low;
+}
+
+constexpr bool bit(std::uint32_t word, int index) { return (word >> index & 1u) != 0; }
+
+}  // namespace
+
+std::uint32_t cpu_features() noexcept {
+  std::uint32_t a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid(1, &a, &b, &c, &d) == 0) return 0;
+  const bool osxsave = bit(c, 27), fma = bit(c, 12), f16c = bit(c, 29);
+  if (!osxsave) return 0;
+  const std::uint64_t saved = xcr0();
+  const bool ymm = (saved & 0x6) == 0x6;           // SSE and AVX state
+  const bool zmm = ymm && (saved & 0xe0) == 0xe0;  // opmask, upper halves, upper registers
+  const bool tiles = (saved & 0x60000) == 0x60000;
+
+  std::uint32_t found = 0;
+  if (ymm && fma) found |= kFma;
+  if (ymm && f16c) found |= kF16c;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return found;
+  if (ymm && bit(b, 5)) found |= kAvx2;
+  if (zmm && bit(b, 16)) found |= kAvx512f;
+  if (zmm && bit(b, 17)) found |= kAvx512dq;
+  if (zmm && bit(b, 30)) found |= kAvx512bw;
+  if (zmm && bit(b, 31)) found |= kAvx512vl;
+  if (tiles && bit(d, 22)) found |= kAmxBf16;
+  if (a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && zmm && bit(a, 5))
+    found |= kAvx512bf16;
+  return found;
+}
+#else
+std::uint32_t cpu_features() noexcept { return 0; }
+#endif
+
+}  // namespace lorapp::kernels

@@ -1,0 +1,7 @@
+// The AVX-512 table: F, BW, VL, DQ.
+#include "kernels/simd_avx512.hpp"
+
+#include "kernels/kernels.inl"
+
+LORAPP_DEFINE_KERNEL_TABLE(avx512,
+                           kAvx2 | kFma | kF16c | kAvx512f | kAvx512bw | kAvx512vl | kAvx512dq)
