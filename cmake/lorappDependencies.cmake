@@ -21,7 +21,6 @@ FetchContent_MakeAvailable(fmt nlohmann_json)
 
 include(lorappSentencepiece)
 set(lorapp_sentencepiece_bundled OFF)
-set(lorapp_sentencepiece_link lorapp::sentencepiece)
 if(NOT TARGET lorapp::sentencepiece)
   set(SPM_ENABLE_SHARED OFF CACHE BOOL "")
   set(SPM_ENABLE_TCMALLOC OFF CACHE BOOL "")
@@ -34,14 +33,24 @@ if(NOT TARGET lorapp::sentencepiece)
   FetchContent_MakeAvailable(sentencepiece)
   add_subdirectory("${sentencepiece_SOURCE_DIR}" "${sentencepiece_BINARY_DIR}" EXCLUDE_FROM_ALL)
   set_target_properties(sentencepiece-static PROPERTIES POSITION_INDEPENDENT_CODE ON)
-  # Its object files become part of lorapp, so that a consumer of the package has nothing more to find.
-  add_library(lorapp_sentencepiece INTERFACE)
-  target_include_directories(lorapp_sentencepiece SYSTEM INTERFACE "${sentencepiece_SOURCE_DIR}/src")
-  target_sources(lorapp_sentencepiece INTERFACE $<TARGET_OBJECTS:sentencepiece-static>)
-  add_library(lorapp::sentencepiece ALIAS lorapp_sentencepiece)
   set(lorapp_sentencepiece_bundled ON)
-  set(lorapp_sentencepiece_link $<BUILD_INTERFACE:lorapp::sentencepiece>)
 endif()
+
+# lorapp_use_private(target): what the compiled part of the library uses and its interface never shows. Header-only
+# libraries come as include folders and not as link dependencies, so that no consumer of the package has to find them.
+function(lorapp_use_private target)
+  foreach(library fmt::fmt-header-only nlohmann_json::nlohmann_json)
+    target_include_directories(${target} SYSTEM PRIVATE $<TARGET_PROPERTY:${library},INTERFACE_INCLUDE_DIRECTORIES>)
+  endforeach()
+  target_compile_definitions(${target} PRIVATE FMT_HEADER_ONLY=1)
+  if(lorapp_sentencepiece_bundled)
+    # Its object files become part of lorapp: there is no system library that a consumer could link.
+    target_include_directories(${target} SYSTEM PRIVATE "${sentencepiece_SOURCE_DIR}/src")
+    target_sources(${target} PRIVATE $<TARGET_OBJECTS:sentencepiece-static>)
+  else()
+    target_link_libraries(${target} PRIVATE lorapp::sentencepiece)
+  endif()
+endfunction()
 
 if(LORAPP_BUILD_EXAMPLES)
   FetchContent_Declare(CLI11

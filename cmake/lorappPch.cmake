@@ -8,6 +8,7 @@ file(GENERATE OUTPUT "${PROJECT_BINARY_DIR}/lorapp_torch_pch.cpp"
 add_library(lorapp_torch_pch OBJECT EXCLUDE_FROM_ALL "${PROJECT_BINARY_DIR}/lorapp_torch_pch.cpp")
 target_link_libraries(lorapp_torch_pch PRIVATE lorapp::lorapp)
 lorapp_setup_target(lorapp_torch_pch)
+set_target_properties(lorapp_torch_pch PROPERTIES POSITION_INDEPENDENT_CODE OFF)
 target_precompile_headers(lorapp_torch_pch PRIVATE <torch/torch.h>)
 
 function(lorapp_use_torch_pch target)
