@@ -34,6 +34,12 @@ if(NOT TARGET lorapp::sentencepiece)
   add_subdirectory("${sentencepiece_SOURCE_DIR}" "${sentencepiece_BINARY_DIR}" EXCLUDE_FROM_ALL)
   set_target_properties(sentencepiece-static PROPERTIES POSITION_INDEPENDENT_CODE ON)
   set(lorapp_sentencepiece_bundled ON)
+  foreach(part "" _train)  # for programs of this project that use it directly
+    add_library(lorapp_sentencepiece${part} INTERFACE)
+    target_include_directories(lorapp_sentencepiece${part} SYSTEM INTERFACE "${sentencepiece_SOURCE_DIR}/src")
+    target_link_libraries(lorapp_sentencepiece${part} INTERFACE sentencepiece${part}-static)
+    add_library(lorapp::sentencepiece${part} ALIAS lorapp_sentencepiece${part})
+  endforeach()
 endif()
 
 # lorapp_use_private(target): what the compiled part of the library uses and its interface never shows. Header-only

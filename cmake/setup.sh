@@ -13,7 +13,8 @@ readonly torch_version=2.11.0            # the version that the tests run with
 readonly cuda_companions=("nvidia-cuda-runtime==13.0.*" "nvidia-cuda-cupti==13.0.*")  # libtorch_cpu.so of that package names them
 readonly min_cmake=3.25 min_gcc=12 min_clang=14
 # The build fetches these itself where the system has none (cmake/lorappDependencies.cmake).
-readonly libraries=(libfmt-dev nlohmann-json3-dev libsentencepiece-dev libcli11-dev doctest-dev libbenchmark-dev)
+readonly libraries=(libfmt-dev nlohmann-json3-dev libsentencepiece-dev libcli11-dev doctest-dev libbenchmark-dev
+  libsimde-dev)  # the last only tests the AVX-512 kernels on CPUs that lack it
 
 source_dir=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 build_dir=${1:-$source_dir/build}
@@ -172,7 +173,7 @@ find_torch() {
     use_torch "$folder/../.." "CMAKE_PREFIX_PATH" && return
   done
   for folder in "$venv"/lib/python3*/site-packages/torch; do
-    use_torch "$folder" "installed by this script before" && return
+    use_torch "$folder" "this build's own" && return
   done
   if have python3; then
     # find_spec locates the package without importing it: an import takes seconds.
