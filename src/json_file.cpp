@@ -19,16 +19,29 @@ namespace {
 
 constexpr std::size_t kMaxShownBytes = 60;
 
-// nlohmann's "[json.exception.parse_error.101] parse error at line 1, column 2: …" without its own
-// name.
-std::string without_prefix(std::string message) {
+// nlohmann's "[json.exception.parse_error.101] parse error at line 1, column 2: reason" down to the
+// reason.
+std::string reason_of(const json::exception& error) {
+  std::string message = error.what();
   if (const auto end = message.find("] ");
-      message.starts_with("[json.exception") && end != std::string::npos) {
+      message.starts_with("[json.") && end != std::string::npos) {
     message.erase(0, end + 2);
   }
-  constexpr std::string_view kLead = "parse error at ";
-  if (message.starts_with(kLead)) message.erase(0, kLead.size());
+  if (const auto end = message.find(": ");
+      message.starts_with("parse error at") && end != std::string::npos) {
+    message.erase(0, end + 2);
+  }
   return message;
+}
+
+// Where the last byte that was read stands; nlohmann's own column is 0 behind a line break.
+std::string position_of(std::string_view text, std::size_t bytes_read) {
+  const std::string_view before =
+      text.substr(0, std::min(bytes_read > 0 ? bytes_read - 1 : 0, text.size()));
+  const auto line = 1 + std::count(before.begin(), before.end(), '\n');
+  const std::size_t line_begin =
+      before.rfind('\n') == std::string_view::npos ? 0 : before.rfind('\n') + 1;
+  return concat("line ", line, ", column ", before.size() - line_begin + 1);
 }
 
 // nlohmann keeps the last of two equal keys in silence; this remembers the keys of every open
@@ -144,8 +157,10 @@ json parse_json(std::string_view text, std::string_view op, std::string_view sub
         text.begin(), text.end(), [&guard](int depth, json::parse_event_t event, json& parsed) {
           return guard(depth, event, parsed);
         });
+  } catch (const json::parse_error& error) {
+    fail(op, concat(subject, ": ", position_of(text, error.byte), ": ", reason_of(error)));
   } catch (const json::exception& error) {
-    fail(op, concat(subject, ": ", without_prefix(error.what())));
+    fail(op, concat(subject, ": ", reason_of(error)));
   }
   LORAPP_CHECK(
       !guard.too_deep(), op, subject, ": is nested more than ", kMaxJsonDepth, " levels deep");
