@@ -157,7 +157,7 @@ class LORAPP_API LinearImpl : public torch::nn::Module {
 
   void drop_weight() {
     if (parameters_.contains("weight")) parameters_.erase("weight");
-    weight_ = {};
+    weight_ = torch::Tensor();
     quantized_.reset();
   }
 

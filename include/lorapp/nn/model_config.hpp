@@ -59,7 +59,8 @@ struct LORAPP_API ModelConfig {
   /// an architecture, activation or rotary scaling that lorapp has not, sizes that do not fit
   /// together.
   static ModelConfig from_file(const std::filesystem::path& path);
-  /// from_file(dir / "config.json").
+  /// from_file(dir / "config.json"); where the folder has a generation_config.json, the bos, eos
+  /// and pad ids that it names are the ones that count, as for transformers' generate().
   static ModelConfig from_pretrained(const std::filesystem::path& dir);
 
   /// Throws one Error that lists everything wrong with the values, as from_file does.

@@ -1,0 +1,103 @@
+// Reading bitsandbytes' 4-bit weights: docs of the layout are in bnb_checkpoint.hpp.
+#include "nn/bnb_checkpoint.hpp"
+
+#include <lorapp/io/dtype.hpp>
+
+#include "json_file.hpp"
+
+#include <string_view>
+
+namespace lorapp::detail {
+
+namespace {
+
+constexpr std::string_view kOp = "load";
+constexpr const char* kStateSuffixes[] = {".quant_state.bitsandbytes__nf4",
+                                          ".quant_state.bitsandbytes__fp4"};
+constexpr const char* kTensorSuffixes[] = {
+    ".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map"};
+
+std::string state_name(const Checkpoint& checkpoint, const std::string& name) {
+  for (const char* suffix : kStateSuffixes) {
+    if (checkpoint.contains(name + suffix)) return name + suffix;
+  }
+  return {};
+}
+
+nlohmann::json read_state(const Checkpoint& checkpoint, const std::string& name) {
+  const std::string key = state_name(checkpoint, name);
+  const torch::Tensor bytes = checkpoint.view(key).contiguous();
+  LORAPP_CHECK(bytes.element_size() == 1, kOp, key, " is ", bytes.dtype(), "; expected U8");
+  const std::string_view text(static_cast<const char*>(bytes.const_data_ptr()),
+                              static_cast<std::size_t>(bytes.numel()));
+  nlohmann::json state = parse_json(text, kOp, key);
+  LORAPP_CHECK(state.is_object(), kOp, key, ": expected a JSON object");
+  return state;
+}
+
+constexpr std::int64_t kMaxBlocksize = std::int64_t{1} << 20;
+
+}  // namespace
+
+std::vector<std::string> bnb_companions(const Checkpoint& checkpoint, const std::string& name) {
+  const std::string state = state_name(checkpoint, name);
+  if (state.empty()) return {};
+  std::vector<std::string> found = {state};
+  for (const char* suffix : kTensorSuffixes) {
+    if (checkpoint.contains(name + suffix)) found.push_back(name + suffix);
+  }
+  return found;
+}
+
+std::optional<std::vector<std::int64_t>> bnb_shape(const Checkpoint& checkpoint,
+                                                   const std::string& name,
+                                                   Problems& problems) {
+  try {
+    const nlohmann::json state = read_state(checkpoint, name);
+    const auto shape = find_ints(state, "shape", problems, 1);
+    if (!shape && !state.contains("shape")) problems.add(name, ": quant_state has no shape");
+    return shape;
+  } catch (const Error& error) {
+    problems.add(error.what());
+    return std::nullopt;
+  }
+}
+
+QuantizedTensor read_bnb_weight(const Checkpoint& checkpoint,
+                                const std::string& name,
+                                torch::Device device) {
+  const nlohmann::json state = read_state(checkpoint, name);
+  Problems problems(std::string(kOp), state_name(checkpoint, name));
+  const auto copy = [&](const std::string& tensor) {
+    if (!checkpoint.contains(tensor)) {
+      problems.add("the tensor ", tensor, " is missing");
+      return torch::Tensor();
+    }
+    const torch::Tensor view = checkpoint.view(tensor);
+    return view.to(device, view.scalar_type(), /*non_blocking=*/false, /*copy=*/true);
+  };
+  QuantizedTensor::Parts parts;
+  parts.codes = copy(name);
+  // quant_storage may have packed the bytes into a wider type.
+  if (parts.codes.defined()) parts.codes = parts.codes.view({-1}).view(torch::kUInt8);
+  parts.absmax = copy(name + ".absmax");
+  parts.code = copy(name + ".quant_map");
+  parts.blocksize = get_int(state, "blocksize", problems, 1, kMaxBlocksize);
+  parts.shape = find_ints(state, "shape", problems, 1).value_or(std::vector<std::int64_t>{});
+  try {
+    parts.quant_type = parse_quant_type(get_string(state, "quant_type", problems));
+    parts.dtype = parse_hf_dtype(get_string(state, "dtype", problems));
+  } catch (const Error& error) {
+    problems.add(error.what());
+  }
+  if (state.contains("nested_blocksize")) {
+    parts.nested_absmax = copy(name + ".nested_absmax");
+    parts.nested_code = copy(name + ".nested_quant_map");
+    parts.nested_blocksize = get_int(state, "nested_blocksize", problems, 1, kMaxBlocksize);
+    parts.nested_offset = static_cast<float>(get_double(state, "nested_offset", problems));
+  }
+  problems.throw_if_any();
+  return QuantizedTensor::from_parts(std::move(parts), name);
+}
+
+}  // namespace lorapp::detail

@@ -1,0 +1,32 @@
+// 4-bit weights as bitsandbytes writes them into a checkpoint: P.weight and its companion tensors.
+// The companions are P.weight.absmax, .quant_map, .nested_absmax, .nested_quant_map and a JSON text
+// in P.weight.quant_state.bitsandbytes__nf4 (or __fp4).
+#pragma once
+
+#include <lorapp/error.hpp>
+#include <lorapp/io/checkpoint.hpp>
+#include <lorapp/quant/quantized_tensor.hpp>
+
+#include <torch/types.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace lorapp::detail {
+
+/// The companion tensors of the weight `name` that the checkpoint holds; empty where it is dense.
+std::vector<std::string> bnb_companions(const Checkpoint& checkpoint, const std::string& name);
+
+/// The shape of the weight before it was quantized, from its quant_state; nothing, with a problem
+/// added, where that cannot be read.
+std::optional<std::vector<std::int64_t>> bnb_shape(const Checkpoint& checkpoint,
+                                                   const std::string& name,
+                                                   Problems& problems);
+
+/// Reads the weight, with copies of all its parts on `device`.
+QuantizedTensor read_bnb_weight(const Checkpoint& checkpoint,
+                                const std::string& name,
+                                torch::Device device);
+
+}  // namespace lorapp::detail
