@@ -1,0 +1,154 @@
+// PeftModel: a language model whose chosen layers carry a LoRA adapter, the rest frozen.
+// The base model is adapted in place and shared: its layers hold the adapters until unload().
+#pragma once
+
+#include <lorapp/error.hpp>
+#include <lorapp/export.hpp>
+#include <lorapp/nn/causal_lm.hpp>
+#include <lorapp/nn/linear.hpp>
+#include <lorapp/peft/lora.hpp>
+#include <lorapp/peft/lora_config.hpp>
+
+#include <torch/types.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace lorapp {
+
+/// Numbers of parameters; a 4-bit weight counts its elements, a shared parameter once.
+struct ParameterCounts {
+  std::int64_t trainable = 0;
+  std::int64_t all = 0;
+
+  double percent() const {
+    return 100.0 * static_cast<double>(trainable) / static_cast<double>(all);
+  }
+};
+
+/// A CausalLM with LoRA adapters.
+///
+/// Dropout needs a new seed for every forward pass in train mode (seed_dropout; the Trainer does
+/// that): without one the same elements are dropped every time.
+class LORAPP_API PeftModel : public CausalLM {
+ public:
+  /// A layer and its adapter; `path` is the layer's in the base model.
+  struct AdaptedLayer {
+    std::string path;
+    LinearImpl* linear;
+    std::shared_ptr<LoraAdapter> adapter;
+  };
+
+  /// Freezes `base` and attaches a new adapter to every layer that `config` means. `seed` is that
+  /// of the initial weights. A target that matches no layer is an Error that lists the nearest
+  /// names; so is a base that has adapters already.
+  explicit PeftModel(std::shared_ptr<CausalLM> base,
+                     LoraConfig config = {},
+                     std::uint64_t seed = 42);
+
+  /// Reads adapter_config.json and adapter_model.safetensors from `dir`, as lorapp or PEFT wrote
+  /// them. One Error lists every missing, unexpected and mis-shaped tensor. Half-precision files
+  /// are widened to float32. Frozen and in eval mode unless `is_trainable`.
+  static PeftModel from_pretrained(std::shared_ptr<CausalLM> base,
+                                   const std::filesystem::path& dir,
+                                   bool is_trainable = false);
+
+  PeftModel(PeftModel&&) noexcept = default;
+  PeftModel(const PeftModel&) = delete;
+  PeftModel& operator=(PeftModel&&) = delete;
+  PeftModel& operator=(const PeftModel&) = delete;
+  ~PeftModel() override;
+
+  // The model, base and adapters together.
+  const ModelConfig& config() const override { return base_->config(); }
+  torch::Tensor hidden_states(const PackedInput& input, KvCache* cache = nullptr) override {
+    return base_->hidden_states(input, cache);
+  }
+  torch::Tensor lm_head(const torch::Tensor& hidden) override { return base_->lm_head(hidden); }
+  void set_gradient_checkpointing(bool enabled) override {
+    base_->set_gradient_checkpointing(enabled);
+  }
+  std::string name_or_path() const override { return base_->name_or_path(); }
+  void seed_dropout(std::uint64_t step_seed) override {
+    for (const AdaptedLayer& layer : layers_) layer.adapter->seed_dropout(step_seed);
+  }
+
+  const std::shared_ptr<CausalLM>& base() const noexcept { return base_; }
+  const LoraConfig& peft_config() const noexcept { return config_; }
+  const std::vector<AdaptedLayer>& adapted_layers() const noexcept { return layers_; }
+
+  /// The counts that PEFT's get_nb_trainable_parameters() gives.
+  ParameterCounts trainable_parameters() const;
+
+  /// PEFT's line: "trainable params: 6,815,744 || all params: 7,248,547,840 || trainable%: 0.0940".
+  void print_trainable_parameters(std::ostream& out = std::cout) const;
+
+  /// Switches all adapters on or off; off, the model is its base.
+  void enable_adapter() { set_adapter_enabled(true); }
+  void disable_adapter() { set_adapter_enabled(false); }
+  bool adapter_enabled() const noexcept { return enabled_; }
+
+  /// Switches the adapters off for a scope, then back to what they were.
+  class [[nodiscard]] AdapterDisabled {
+   public:
+    explicit AdapterDisabled(PeftModel& model) : model_(model), before_(model.enabled_) {
+      model_.set_adapter_enabled(false);
+    }
+    ~AdapterDisabled() { model_.set_adapter_enabled(before_); }
+    AdapterDisabled(const AdapterDisabled&) = delete;
+    AdapterDisabled& operator=(const AdapterDisabled&) = delete;
+
+   private:
+    PeftModel& model_;
+    bool before_;
+  };
+
+  /// Adds every update to its weight and switches the adapters off: the sum is taken in float32 and
+  /// rounded to the weight's dtype once. The old weights are kept, so unmerge() restores them bit
+  /// for bit. A 4-bit weight cannot take an update without being quantized anew: an Error.
+  void merge();
+  void unmerge();
+  bool is_merged() const noexcept { return !merged_.empty(); }
+
+  /// Takes the adapters out of the base and returns it, as it was before except that its
+  /// parameters stay frozen. This model then has no adapters left.
+  std::shared_ptr<CausalLM> unload();
+
+  /// merge() without keeping the old weights, then unload(): the tuned model as a plain one.
+  std::shared_ptr<CausalLM> merge_and_unload();
+
+  /// Writes adapter_config.json, adapter_model.safetensors and README.md into `dir`, which is made
+  /// where it is missing. PEFT reads them.
+  void save_pretrained(const std::filesystem::path& dir) const override;
+
+  /// Replaces the values of the adapters (and trained biases) by those of
+  /// `dir`/adapter_model.safetensors, all or none of them.
+  void load_adapter_weights(const std::filesystem::path& dir);
+
+  /// Every trained tensor with its name in PEFT's file:
+  /// base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight, …
+  std::vector<std::pair<std::string, torch::Tensor>> adapter_state() const;
+
+ private:
+  struct Loading {};  // the constructor for weights that come from a file
+  PeftModel(Loading, std::shared_ptr<CausalLM> base, LoraConfig config);
+
+  void attach(std::uint64_t seed, bool every_target_must_match);
+  void train_biases();
+  void set_adapter_enabled(bool enabled);
+  void add_updates(bool keep_weights);
+
+  std::shared_ptr<CausalLM> base_;
+  LoraConfig config_;
+  std::vector<AdaptedLayer> layers_;
+  std::vector<std::pair<std::string, torch::Tensor>> biases_;  // trained ones, by name in the file
+  std::vector<torch::Tensor> merged_;  // while merged: the old weights, one for each layer
+  bool enabled_ = true;
+};
+
+}  // namespace lorapp

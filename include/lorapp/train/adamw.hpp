@@ -1,0 +1,99 @@
+// AdamW over one flat buffer of gradients and moments.
+// Parameters are float32, or half precision with a float32 master copy here; moments are float32.
+#pragma once
+
+#include <lorapp/export.hpp>
+
+#include <torch/types.h>
+
+#include <cmath>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace lorapp {
+
+/// The constants of one AdamW step for one element.
+struct AdamWStep {
+  float decay;            ///< 1 − lr · weight_decay
+  float beta2;            ///< of the second moment
+  float one_minus_beta1;  ///< weight of the gradient in the first moment
+  float one_minus_beta2;
+  float bias_correction2_sqrt;  ///< √(1 − beta2ᵗ)
+  float step_size;              ///< lr / (1 − beta1ᵗ)
+  float eps;
+  float clip;  ///< what the gradient is multiplied by first
+
+  /// One element (Loshchilov & Hutter 2017, arXiv:1711.05101), in torch.optim.AdamW's order.
+  void update(float& p, float gradient, float& m, float& v) const {
+    const float g = gradient * clip;
+    p *= decay;
+    m += one_minus_beta1 * (g - m);
+    v = v * beta2 + one_minus_beta2 * (g * g);
+    p -= step_size * m / (std::sqrt(v) / bias_correction2_sqrt + eps);
+  }
+};
+
+/// True if transformers' Trainer applies weight decay to a parameter of this name: it is no bias
+/// and belongs to no norm.
+LORAPP_API bool has_weight_decay(const std::string& parameter_name);
+
+/// The optimizer. While it lives, the gradient of each of its float32 parameters is a view into its
+/// buffer, so backward passes add up there.
+class LORAPP_API AdamW {
+ public:
+  struct Options {
+    double beta1 = 0.9;
+    double beta2 = 0.999;
+    double eps = 1e-8;
+    double weight_decay = 0;
+  };
+
+  /// `parameters` with their names, all contiguous, on the CPU and of a floating dtype.
+  AdamW(std::vector<std::pair<std::string, torch::Tensor>> parameters, Options options);
+  ~AdamW();
+  AdamW(const AdamW&) = delete;
+  AdamW& operator=(const AdamW&) = delete;
+
+  /// Sets all gradients to zero.
+  void zero_grad();
+
+  /// Takes in what a backward pass left in the gradients of half-precision parameters; to be called
+  /// after each one.
+  void accumulate();
+
+  /// ‖gradients‖₂ over all parameters.
+  double grad_norm() const;
+
+  /// One step with the gradients times `clip`.
+  void step(double learning_rate, double clip = 1);
+
+  std::int64_t num_steps() const noexcept { return num_steps_; }
+  std::int64_t num_elements() const noexcept { return gradients_.numel(); }
+
+  /// Writes and reads optimizer.safetensors: for each parameter exp_avg.<name>, exp_avg_sq.<name>
+  /// (and master.<name> in half precision), the number of steps in the metadata. load() lists all
+  /// problems in one Error and changes nothing then.
+  void save(const std::filesystem::path& path) const;
+  void load(const std::filesystem::path& path);
+
+ private:
+  struct Slot {
+    std::string name;
+    torch::Tensor parameter;
+    torch::Tensor gradient;  // the parameter's part of gradients_
+    torch::Tensor m, v;      // exp_avg, exp_avg_sq
+    torch::Tensor master;    // float32; undefined for a float32 parameter
+    double weight_decay;
+  };
+
+  Options options_;
+  std::vector<Slot> slots_;
+  torch::Tensor gradients_;  // [all elements] float32
+  torch::Tensor moments_;    // [2, all elements] float32
+  std::int64_t num_steps_ = 0;
+};
+
+}  // namespace lorapp

@@ -1,0 +1,60 @@
+// TrainingArguments: everything about a training run but the model and the data.
+// Fields carry transformers' names, which are also the keys of training_args.json.
+#pragma once
+
+#include <lorapp/export.hpp>
+#include <lorapp/train/schedule.hpp>
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
+namespace lorapp {
+
+/// Defaults are the recipe's where it names one, else transformers'.
+///
+/// logging_steps, save_steps, eval_steps and warmup_steps may be a fraction below 1: that share of
+/// all steps, rounded up.
+struct LORAPP_API TrainingArguments {
+  std::string output_dir = "trainer_output";
+  std::int64_t per_device_train_batch_size = 4;
+  std::int64_t gradient_accumulation_steps = 4;
+  double learning_rate = 2e-4;
+  double num_train_epochs = 3;
+  SchedulerType lr_scheduler_type = SchedulerType::linear;
+  double max_grad_norm = 1.0;  ///< 0: gradients are not clipped
+  double logging_steps = 10;
+  double save_steps = 500;
+  std::int64_t save_total_limit = 2;  ///< checkpoints kept, the newest; 0: all
+  double warmup_steps = 0;
+  double weight_decay = 0;
+  std::int64_t max_steps = -1;  ///< optimizer steps; above 0 it rules over num_train_epochs
+  std::uint64_t seed = 42;      ///< of the data order and dropout
+  bool shuffle = true;          ///< each epoch in the order torch.randperm(seed + epoch)
+  bool gradient_checkpointing = false;
+  bool overwrite_output_dir = false;
+  bool logging_first_step = false;
+  std::string save_strategy = "steps";  ///< "steps" (and at the end), "epoch" or "no"
+  std::string eval_strategy = "no";     ///< "steps" (and at the end), "epoch" or "no"
+  double eval_steps = 500;
+  std::int64_t per_device_eval_batch_size = 8;
+  double adam_beta1 = 0.9;
+  double adam_beta2 = 0.999;
+  double adam_epsilon = 1e-8;
+  SchedulerOptions lr_scheduler_kwargs = {};
+
+  /// Throws one Error that lists every value that is wrong.
+  void validate() const;
+
+  /// Throws Error where output_dir holds anything and overwrite_output_dir is not set. Train()
+  /// calls it; a program may earlier, before it loads a model.
+  void check_output_dir() const;
+
+  /// Reads and writes training_args.json (sorted keys). A key that is not known is an Error.
+  static TrainingArguments from_file(const std::filesystem::path& path);
+  void save(const std::filesystem::path& path) const;
+
+  friend bool operator==(const TrainingArguments&, const TrainingArguments&) = default;
+};
+
+}  // namespace lorapp
