@@ -17,7 +17,6 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
-#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -67,7 +66,7 @@ namespace detail {
 class EvaluationMode {
  public:
   explicit EvaluationMode(torch::nn::Module& model) {
-    for (const auto& module : model.modules()) former_.emplace_back(module, module->is_training());
+    remember(model);
     model.eval();
   }
   ~EvaluationMode() {
@@ -78,7 +77,13 @@ class EvaluationMode {
   EvaluationMode& operator=(const EvaluationMode&) = delete;
 
  private:
-  std::vector<std::pair<std::shared_ptr<torch::nn::Module>, bool>> former_;
+  // Not modules(): that wants the model in a shared_ptr, and a PeftModel is often a plain variable.
+  void remember(torch::nn::Module& module) {
+    former_.emplace_back(&module, module.is_training());
+    for (const auto& child : module.children()) remember(*child);
+  }
+
+  std::vector<std::pair<torch::nn::Module*, bool>> former_;
 };
 
 /// The tokens that end a text: the caller's, else the model's, else the tokenizer's.
