@@ -36,7 +36,7 @@ TEST_SUITE("data") {
     CHECK(batch.num_tokens() == 7);
     CHECK(batch.num_examples() == 3);
     for (const auto& tensor : {batch.ids, batch.positions, batch.labels}) {
-      CHECK(tensor.scalar_type() == torch::kInt64);
+      CHECK((tensor.scalar_type() == torch::kInt64));
       CHECK(tensor.is_contiguous());
     }
   }
@@ -48,12 +48,14 @@ TEST_SUITE("data") {
     const Example uneven{.ids = {1, 2}, .labels = {2}};
     const std::vector<const Example*> with_empty = {&good, &empty};
     const std::vector<const Example*> with_uneven = {&uneven};
-    CHECK(contains(error_of([&] { (void)collate(with_empty); }), "example 1 of the batch has no tokens"));
+    CHECK(contains(error_of([&] { (void)collate(with_empty); }),
+                   "example 1 of the batch has no tokens"));
     CHECK(contains(error_of([&] { (void)collate(with_uneven); }), "2 ids but 1 labels"));
   }
 
   TEST_CASE("batch: a TokenizedDataset counts its tokens and checks its indices") {
-    const TokenizedDataset dataset({{.ids = {1, 5, 2}, .labels = {kNone, 5, 2}}, {.ids = {1, 2}, .labels = {kNone, 2}}}, 1);
+    const TokenizedDataset dataset(
+        {{.ids = {1, 5, 2}, .labels = {kNone, 5, 2}}, {.ids = {1, 2}, .labels = {kNone, 2}}}, 1);
     CHECK(dataset.size() == 2);
     CHECK(dataset.num_tokens() == 5);
     CHECK(dataset.statistics().scored_tokens == 3);
@@ -63,7 +65,8 @@ TEST_SUITE("data") {
     CHECK_THROWS_AS((void)dataset.get(2), Error);
     CHECK_THROWS_AS((void)dataset.get(-1), Error);
     CHECK(TokenizedDataset().empty());
-    CHECK_THROWS_AS((void)TokenizedDataset(std::vector<Example>{{.ids = {1}, .labels = {}}}), Error);
+    CHECK_THROWS_AS((void)TokenizedDataset(std::vector<Example>{{.ids = {1}, .labels = {}}}),
+                    Error);
 
     const TokenizedDataset copy = dataset;  // NOLINT: a copy on purpose
     CHECK(&copy.get(0) == &dataset.get(0));

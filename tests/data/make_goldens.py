@@ -61,12 +61,15 @@ def make_tokenizers():
                {"bos_token": {"content": "<s>", **token}, "eos_token": "</s>", "unk_token": "<unk>"})
 
     # A normalizer of four rules: ligature to two letters, unit to two letters, e + accent to one character, full width.
-    with tempfile.NamedTemporaryFile("w", suffix=".tsv", delete=False) as rules:
-        for source, target in (("ﬁ", "fi"), ("㎏", "kg"), ("e\u0301", "\u00e9"), ("Ａ", "A")):
-            rules.write(" ".join(f"{ord(c):X}" for c in source) + "\t" + " ".join(f"{ord(c):X}" for c in target) + "\n")
-    train("normalizing", model_type="unigram", vocab_size=340, byte_fallback=True, remove_extra_whitespaces=True,
-          normalization_rule_tsv=rules.name)
-    os.unlink(rules.name)
+    # The model keeps the name of the rule file, so it is given without a folder.
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        with open("rules.tsv", "w") as rules:
+            for source, target in (("ﬁ", "fi"), ("㎏", "kg"), ("e\u0301", "\u00e9"), ("Ａ", "A")):
+                rules.write(" ".join(f"{ord(c):X}" for c in source) + "\t" + " ".join(f"{ord(c):X}" for c in target) + "\n")
+        train("normalizing", model_type="unigram", vocab_size=340, byte_fallback=True, remove_extra_whitespaces=True,
+              normalization_rule_tsv="rules.tsv")
+        os.chdir(here)
     train("bare", model_type="unigram", vocab_size=100, byte_fallback=False, add_dummy_prefix=False,
           normalization_rule_name="identity", remove_extra_whitespaces=False, hard_vocab_limit=False)
 
@@ -81,14 +84,20 @@ TEXTS = [
 INVALID = ["ff", "c3", "61c3", "c328", "e282", "f09f98", "eda080", "c080", "f5808080", "6180e282ac62", "54686520fe20726976657220"]
 
 
+def interval_draws(last, seed):
+    """RandomState draws integers as numpy's shuffles do: by masking, which Generator.integers does not."""
+    random_state = numpy.random.RandomState(numpy.random.PCG64(seed))
+    return [str(random_state.randint(0, last + 1, dtype=numpy.uint64)) for _ in range(6)]
+
+
 def goldens():
     result = {}
     result["numpy_permutation"] = [
         {"n": n, "seed": seed, "order": numpy.random.default_rng(seed).permutation(n).tolist()}
         for n, seed in [(0, 1), (1, 1), (2, 0), (3, 7), (10, 42), (10, 0), (17, 123456789), (64, 2**32), (33, 2**64 - 1), (100, 42)]]
-    result["numpy_integers"] = [
+    result["numpy_intervals"] = [
         {"last": str(last), "seed": seed,
-         "draws": [str(x) for x in numpy.random.default_rng(seed).integers(0, last, size=6, dtype=numpy.uint64, endpoint=True)]}
+         "draws": interval_draws(last, seed)}
         for last in (9, 2**31, 2**32 - 2, 2**32 - 1, 2**32, 2**33 + 5, 2**63 + 11, 2**64 - 1) for seed in (0, 42)]
     big = numpy.random.default_rng(42).permutation(15015)
     result["numpy_15015_seed_42"] = {"first": big[:8].tolist(), "last": big[-4:].tolist(),

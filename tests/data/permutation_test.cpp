@@ -22,8 +22,10 @@ int64_t weighted_sum(const std::vector<int64_t>& order) {
 }
 
 void check_large(const std::vector<int64_t>& order, const nlohmann::json& want) {
-  CHECK(std::vector<int64_t>(order.begin(), order.begin() + 8) == want["first"].get<std::vector<int64_t>>());
-  CHECK(std::vector<int64_t>(order.end() - 4, order.end()) == want["last"].get<std::vector<int64_t>>());
+  CHECK(std::vector<int64_t>(order.begin(), order.begin() + 8) ==
+        want["first"].get<std::vector<int64_t>>());
+  CHECK(std::vector<int64_t>(order.end() - 4, order.end()) ==
+        want["last"].get<std::vector<int64_t>>());
   CHECK(weighted_sum(order) == want["weighted_sum"].get<int64_t>());
 }
 
@@ -45,12 +47,13 @@ TEST_SUITE("data") {
     CHECK(numpy_permutation(10, 42) == std::vector<int64_t>{5, 6, 0, 7, 3, 2, 4, 9, 1, 8});
   }
 
-  TEST_CASE("permutation: bounded integers equal numpy's on both sides of 2^32") {
-    for (const auto& golden : goldens()["numpy_integers"]) {
+  TEST_CASE("permutation: integers of an interval equal numpy's on both sides of 2^32") {
+    for (const auto& golden : goldens()["numpy_intervals"]) {
       const uint64_t last = std::stoull(golden["last"].get<std::string>());
       CAPTURE(last);
-      detail::Pcg64 random(golden["seed"].get<uint64_t>());
-      for (const auto& draw : golden["draws"]) CHECK(random.bounded(last) == std::stoull(draw.get<std::string>()));
+      lorapp::detail::Pcg64 random(golden["seed"].get<uint64_t>());
+      for (const auto& draw : golden["draws"])
+        CHECK(random.interval(last) == std::stoull(draw.get<std::string>()));
     }
   }
 
@@ -58,7 +61,8 @@ TEST_SUITE("data") {
     for (const auto& golden : goldens()["torch_randperm"]) {
       const auto n = golden["n"].get<int64_t>();
       CAPTURE(n);
-      CHECK(torch_randperm(n, golden["seed"].get<uint64_t>()) == golden["order"].get<std::vector<int64_t>>());
+      CHECK(torch_randperm(n, golden["seed"].get<uint64_t>()) ==
+            golden["order"].get<std::vector<int64_t>>());
     }
     check_large(torch_randperm(15015, 42), goldens()["torch_15015_seed_42"]);
   }

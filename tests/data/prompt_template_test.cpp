@@ -12,7 +12,8 @@ using data_test::TemporaryFolder;
 
 namespace {
 
-const Instruction kRow{.instruction = "Name a river.", .context = "Rivers flow.", .response = "Elbe"};
+const Instruction kRow{
+    .instruction = "Name a river.", .context = "Rivers flow.", .response = "Elbe"};
 const Instruction kShortRow{.instruction = "Name a river.", .response = "Elbe"};
 
 std::string response_of(const RenderedPrompt& prompt) {
@@ -33,18 +34,23 @@ TEST_SUITE("data") {
   TEST_CASE("template: alpaca renders the tutorial's text, with and without a context") {
     const auto alpaca = PromptTemplate::alpaca();
     CHECK(alpaca.render(kRow).text ==
-          "Below is an instruction that describes a task, paired with an input that provides further context. Write a "
-          "response that appropriately completes the request.\n\n### Instruction:\nName a river.\n\n### "
+          "Below is an instruction that describes a task, paired with an input that provides "
+          "further context. Write a "
+          "response that appropriately completes the request.\n\n### Instruction:\nName a "
+          "river.\n\n### "
           "Input:\nRivers flow.\n\n### Response:\nElbe");
     CHECK(alpaca.render(kShortRow).text ==
-          "Below is an instruction that describes a task. Write a response that appropriately completes the "
+          "Below is an instruction that describes a task. Write a response that appropriately "
+          "completes the "
           "request.\n\n### Instruction:\nName a river.\n\n### Response:\nElbe");
     CHECK(response_of(alpaca.render(kRow)) == "Elbe");
     CHECK(alpaca.render_prompt(kShortRow).ends_with("### Response:\n"));
     CHECK(alpaca.render_prompt(kRow) + "Elbe" == alpaca.render(kRow).text);
   }
 
-  TEST_CASE("template: mistral-instruct joins the context with a blank line, and the prompt ends at [/INST]") {
+  TEST_CASE(
+      "template: mistral-instruct joins the context with a blank line, and the prompt ends at "
+      "[/INST]") {
     const auto mistral = PromptTemplate::mistral_instruct();
     CHECK(mistral.render(kRow).text == "[INST] Name a river.\n\nRivers flow. [/INST] Elbe");
     CHECK(mistral.render(kShortRow).text == "[INST] Name a river. [/INST] Elbe");
@@ -54,13 +60,16 @@ TEST_SUITE("data") {
 
   TEST_CASE("template: only an empty context counts as none, and nothing is trimmed") {
     const auto alpaca = PromptTemplate::alpaca();
-    CHECK(contains(alpaca.render({.instruction = "i", .context = " ", .response = "r"}).text, "### Input:\n \n\n"));
-    CHECK(contains(alpaca.render({.instruction = "  i\n", .response = " r \n"}).text, "### Instruction:\n  i\n\n\n### Response:\n r \n"));
+    CHECK(contains(alpaca.render({.instruction = "i", .context = " ", .response = "r"}).text,
+                   "### Input:\n \n\n"));
+    CHECK(contains(alpaca.render({.instruction = "  i\n", .response = " r \n"}).text,
+                   "### Instruction:\n  i\n\n\n### Response:\n r \n"));
     CHECK(response_of(alpaca.render({.instruction = "i", .response = " r \n"})) == " r \n");
   }
 
   TEST_CASE("template: placeholders in a row's own text stay as they are") {
-    const Instruction row{.instruction = "{response} {{x}}", .context = "{instruction}", .response = "{context}"};
+    const Instruction row{
+        .instruction = "{response} {{x}}", .context = "{instruction}", .response = "{context}"};
     const auto prompt = PromptTemplate::mistral_instruct().render(row);
     CHECK(prompt.text == "[INST] {response} {{x}}\n\n{instruction} [/INST] {context}");
     CHECK(response_of(prompt) == " {context}");
@@ -73,7 +82,9 @@ TEST_SUITE("data") {
     CHECK(PromptTemplate::alpaca().render_prompt({.text = "Just text."}).empty());
   }
 
-  TEST_CASE("template: a file's texts may hold braces, {input} for {context}, and an end mark after the response") {
+  TEST_CASE(
+      "template: a file's texts may hold braces, {input} for {context}, and an end mark after the "
+      "response") {
     const TemporaryFolder folder;
     const auto path = folder.write("chat.json", R"({"name": "chat", "description": "d",
       "prompt_with_context": "{{sys}} {input}|{instruction}\n{response}<end>\n",
@@ -91,8 +102,15 @@ TEST_SUITE("data") {
   TEST_CASE("template: one message lists every problem of a file") {
     const std::string message = from_json(
         R"({"prompt_with_context": "{instruction} {respones} {response} {instruction} {", "prompt_without_context": "{context} } {response} {response}", "extra": 1})");
-    for (const char* part : {"t.json", "unknown placeholder {respones}", "stands behind {response}", "a single '{'", "a single '}'",
-                             "has no {context}", "has no {instruction}", "2 times {response}", "is for rows without one",
+    for (const char* part : {"t.json",
+                             "unknown placeholder {respones}",
+                             "stands behind {response}",
+                             "a single '{'",
+                             "a single '}'",
+                             "has no {context}",
+                             "has no {instruction}",
+                             "2 times {response}",
+                             "is for rows without one",
                              "unknown key \"extra\""}) {
       CAPTURE(part);
       CAPTURE(message);
@@ -100,15 +118,23 @@ TEST_SUITE("data") {
     }
   }
 
-  TEST_CASE("template: a missing text, a wrong type, a file that is not JSON, and an unknown name are errors") {
+  TEST_CASE(
+      "template: a missing text, a wrong type, a file that is not JSON, and an unknown name are "
+      "errors") {
     CHECK(contains(from_json("{}"), "prompt_with_context is missing"));
     CHECK(contains(from_json("{}"), "prompt_without_context is missing"));
-    CHECK(contains(from_json(R"({"prompt_with_context": 3, "prompt_without_context": "{instruction}{response}"})"), "prompt_with_context is 3"));
+    CHECK(contains(
+        from_json(
+            R"({"prompt_with_context": 3, "prompt_without_context": "{instruction}{response}"})"),
+        "prompt_with_context is 3"));
     CHECK(contains(from_json("[1]"), "expected an object"));
     CHECK(contains(from_json("{\"a\": "), "line 1"));
-    CHECK(contains(error_of([] { (void)PromptTemplate::named_or_file("chatml"); }), "expected alpaca, mistral-instruct"));
+    CHECK(contains(error_of([] { (void)PromptTemplate::named_or_file("chatml"); }),
+                   "expected alpaca, mistral-instruct"));
     CHECK(PromptTemplate::named_or_file("alpaca").name() == "alpaca");
     CHECK(PromptTemplate::named_or_file("mistral-instruct").name() == "mistral-instruct");
-    CHECK(contains(error_of([] { (void)PromptTemplate::from_strings("mine", "{instruction}{context}", ""); }), "0 times {response}"));
+    CHECK(contains(
+        error_of([] { (void)PromptTemplate::from_strings("mine", "{instruction}{context}", ""); }),
+        "0 times {response}"));
   }
 }

@@ -32,11 +32,15 @@ std::string stream(const Tokenizer& t, const std::vector<int64_t>& ids, bool ski
 // Random text: words, white space, marks and characters of one to four bytes.
 std::string random_text(std::mt19937& random, bool valid) {
   static const std::vector<std::string> parts = {
-      "The", " river", "house", " ", "  ", "\n", "\t", "0", "42", ".", "é", "ß", "日", "本", "€", "😀", "👩‍👧", "\x01", "</s>", "a", "z", "e\u0301", "ﬁ", "㎏"};
-  static const std::vector<std::string> broken = {"\xff", "\xc3", "\xe2\x82", "\xf0\x9f\x98", "\x80"};
+      "The",         " river", "house", " ", "  ", "\n",      "\t", "0",
+      "42",          ".",      "é",     "ß", "日", "本",      "€",  "😀",
+      "👩‍👧", "\x01",   "</s>",  "a", "z",  "e\u0301", "ﬁ",  "㎏"};
+  static const std::vector<std::string> broken = {
+      "\xff", "\xc3", "\xe2\x82", "\xf0\x9f\x98", "\x80"};
   std::string text;
   for (int n = static_cast<int>(random() % 12); n > 0; --n) {
-    text += !valid && random() % 4 == 0 ? broken[random() % broken.size()] : parts[random() % parts.size()];
+    text += !valid && random() % 4 == 0 ? broken[random() % broken.size()]
+                                        : parts[random() % parts.size()];
   }
   return text;
 }
@@ -44,7 +48,8 @@ std::string random_text(std::mt19937& random, bool valid) {
 }  // namespace
 
 TEST_SUITE("data") {
-  TEST_CASE("tokenizer: ids equal those of the Python sentencepiece package, invalid UTF-8 included") {
+  TEST_CASE(
+      "tokenizer: ids equal those of the Python sentencepiece package, invalid UTF-8 included") {
     for (const auto& golden : goldens()["encode"]) {
       const auto& t = tokenizer(golden["tokenizer"].get<std::string>());
       const std::string text = from_hex(golden["hex"].get<std::string>());
@@ -77,7 +82,8 @@ TEST_SUITE("data") {
     }
     for (const int64_t id : t.encode("</s><s><|end|><unk>", false)) CHECK_FALSE(t.is_special(id));
     CHECK(t.encode("</s>").front() == *t.bos_id());
-    CHECK(t.encode("the <tool>", false).back() == 421);  // added, but not special: found in any text
+    CHECK(t.encode("the <tool>", false).back() ==
+          421);  // added, but not special: found in any text
   }
 
   TEST_CASE("tokenizer: bos and eos are added as the configuration says") {
@@ -86,7 +92,8 @@ TEST_SUITE("data") {
     CHECK_FALSE(t.add_eos());
     CHECK(t.encode("") == std::vector<int64_t>{1});
     CHECK(t.encode("", false).empty());
-    CHECK(t.encode_with_spans("a", true).spans.front() == std::pair<std::size_t, std::size_t>{0, 0});
+    CHECK(t.encode_with_spans("a", true).spans.front() ==
+          std::pair<std::size_t, std::size_t>{0, 0});
     CHECK(t.bos_id() == 1);
     CHECK(t.eos_id() == 2);
     CHECK(t.unk_id() == 0);
@@ -147,16 +154,19 @@ TEST_SUITE("data") {
       std::string written = t.id_to_token(encoding.ids[k]);
       if (written.starts_with("<0x")) {
         CHECK(end == begin + 1);
-        CHECK(static_cast<unsigned char>(text[begin]) == std::stoi(written.substr(3, 2), nullptr, 16));
+        CHECK(static_cast<unsigned char>(text[begin]) ==
+              std::stoi(written.substr(3, 2), nullptr, 16));
         continue;
       }
-      for (std::size_t at; (at = written.find("▁")) != std::string::npos;) written.replace(at, 3, " ");
+      for (std::size_t at; (at = written.find("▁")) != std::string::npos;)
+        written.replace(at, 3, " ");
       if (k == 0) written.erase(0, 1);
       CHECK(text.substr(begin, end - begin) == written);
     }
   }
 
-  TEST_CASE("tokenizer: spans under normalisation stay in order and point at the original characters") {
+  TEST_CASE(
+      "tokenizer: spans under normalisation stay in order and point at the original characters") {
     const auto& t = tokenizer("normalizing");
     std::mt19937 random(3);
     for (int i = 0; i < 2000; ++i) {
@@ -173,14 +183,16 @@ TEST_SUITE("data") {
         end = span.second;
       }
     }
-    // é is spelled in two byte tokens, but stands as e + accent (3 bytes) in the text: neither token is without a place.
+    // é is spelled in two byte tokens, but stands as e + accent (3 bytes) in the text: neither
+    // token is without a place.
     const auto accent = t.encode_with_spans("e\u0301", false);
     REQUIRE(accent.ids.size() >= 2);
     CHECK(accent.spans.back() == std::pair<std::size_t, std::size_t>{0, 3});
     CHECK(accent.spans[accent.spans.size() - 2].second > 0);
   }
 
-  TEST_CASE("tokenizer: the stream hands out whole characters only, and can be used again after finish") {
+  TEST_CASE(
+      "tokenizer: the stream hands out whole characters only, and can be used again after finish") {
     const auto& t = tokenizer("llama_like");
     Tokenizer::StreamDecoder decoder(t);
     const auto ids = t.encode("a😀", false);
@@ -207,7 +219,8 @@ TEST_SUITE("data") {
     std::vector<std::thread> threads;
     for (int& count : wrong) {
       threads.emplace_back([&] {
-        for (std::size_t i = 0; i < texts.size(); ++i) count += fresh.encode_with_special(texts[i]) != want[i];
+        for (std::size_t i = 0; i < texts.size(); ++i)
+          count += fresh.encode_with_special(texts[i]) != want[i];
       });
     }
     for (std::thread& thread : threads) thread.join();

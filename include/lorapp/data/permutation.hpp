@@ -96,30 +96,16 @@ class Pcg64 {
     return static_cast<uint32_t>(both);
   }
 
-  /// Uniform in [0, last]: D. Lemire's multiply-and-reject in 32 bits where `last` fits, else in 64
-  /// (numpy's choice).
-  uint64_t bounded(uint64_t last) {
+  /// Uniform in [0, last]: numbers cut to the bits of `last` until one fits, 32-bit ones where
+  /// `last` fits into them (numpy's random_interval, which its shuffles use).
+  uint64_t interval(uint64_t last) {
     if (last == 0) return 0;
-    if (last < 0xffffffffu) {
-      const auto count = static_cast<uint32_t>(last) + 1;
-      uint64_t product = static_cast<uint64_t>(next32()) * count;
-      if (static_cast<uint32_t>(product) < count) {
-        const uint32_t threshold = (0xffffffffu - static_cast<uint32_t>(last)) % count;
-        while (static_cast<uint32_t>(product) < threshold)
-          product = static_cast<uint64_t>(next32()) * count;
-      }
-      return product >> 32;
-    }
-    if (last == 0xffffffffu) return next32();
-    if (last == ~uint64_t{0}) return next64();
-    const uint64_t count = last + 1;
-    uint128 product = static_cast<uint128>(next64()) * count;
-    if (static_cast<uint64_t>(product) < count) {
-      const uint64_t threshold = (~uint64_t{0} - last) % count;
-      while (static_cast<uint64_t>(product) < threshold)
-        product = static_cast<uint128>(next64()) * count;
-    }
-    return static_cast<uint64_t>(product >> 64);
+    const uint64_t mask = ~uint64_t{0} >> std::countl_zero(last);
+    uint64_t value = 0;
+    do {
+      value = (last <= 0xffffffffu ? next32() : next64()) & mask;
+    } while (value > last);
+    return value;
   }
 
  private:
@@ -144,7 +130,7 @@ inline std::vector<int64_t> numpy_permutation(int64_t n, uint64_t seed) {
   std::vector<int64_t> order(static_cast<std::size_t>(n));
   std::iota(order.begin(), order.end(), int64_t{0});
   detail::Pcg64 random(seed);
-  for (std::size_t i = order.size(); i-- > 1;) std::swap(order[i], order[random.bounded(i)]);
+  for (std::size_t i = order.size(); i-- > 1;) std::swap(order[i], order[random.interval(i)]);
   return order;
 }
 
