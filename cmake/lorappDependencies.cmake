@@ -1,6 +1,7 @@
 # Third-party libraries: the system's package first, else a pinned archive.
 # FETCHCONTENT_FULLY_DISCONNECTED=ON forbids fetching; FETCHCONTENT_SOURCE_DIR_<NAME> points at sources that are there.
 include(FetchContent)
+set(CMAKE_POLICY_DEFAULT_CMP0077 NEW)  # their options follow the variables set here
 
 # Header-only fmt: LibTorch ships other <fmt/…> headers on the include path, and a compiled libfmt would not match them.
 set(FMT_INSTALL OFF)

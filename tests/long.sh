@@ -1,0 +1,109 @@
+#!/usr/bin/env bash
+# The second tier of tests, beside tests/run.sh: bash tests/long.sh [STAGE…], by default all of
+#   sanitize   every unit test under the address and undefined-behaviour sanitizers
+#   debug      the symbols of the kernel objects in an unoptimized build
+#   clang      the tests of a build by clang++ (skipped where there is none)
+#   peers      comparisons with transformers, peft and bitsandbytes, in a Python environment of this build
+#              (LORAPP_PEERS_PYTHON names a python that has them)
+#   slow       what takes minutes: the quickstart with its controls, packages with builds of their own
+# The last line is "N passed, N failed, N skipped". BUILD_DIR as in tests/run.sh; the other builds lie in BUILD_DIR/long.
+set -euo pipefail
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+build=${BUILD_DIR:-$PWD/build}
+stages=("$@")
+[ ${#stages[@]} -gt 0 ] || stages=(sanitize debug clang peers slow)
+
+bash cmake/setup.sh "$build"
+. "$build/lorapp-env.sh"
+mkdir -p "$build/long"
+
+passed=0 failed=0 skipped=0
+summary=()
+
+# count NAME FILE: adds what a JUnit report of ctest says.
+count() {
+  local tests failures missing
+  tests=$(grep -m1 -o 'tests="[0-9]*"' "$2" | tr -dc 0-9)
+  failures=$(grep -m1 -o 'failures="[0-9]*"' "$2" | tr -dc 0-9)
+  missing=$(grep -m1 -o 'skipped="[0-9]*"' "$2" | tr -dc 0-9)
+  passed=$((passed + tests - failures - missing)) failed=$((failed + failures)) skipped=$((skipped + missing))
+  summary+=("$1: $((tests - failures - missing)) passed, $failures failed, $missing skipped")
+}
+
+broken() {  # broken NAME WHY: a stage that ran no test is one failure
+  failed=$((failed + 1))
+  summary+=("$1: $2")
+}
+
+# make NAME FOLDER TARGETS OPTION…: configures and builds; TARGETS is "all" or names.
+make() {
+  local name=$1 folder=$2 targets=$3
+  shift 3
+  cmake -S . -B "$folder" "$@" >"$folder.log" 2>&1 && cmake --build "$folder" --target $targets >>"$folder.log" 2>&1 && return
+  tail -n 40 "$folder.log"
+  broken "$name" "the build failed ($folder.log)"
+  return 1
+}
+
+run_tests() {  # run_tests NAME FOLDER CTEST-ARGUMENT…
+  local name=$1 folder=$2 report=$build/long/$1.xml
+  shift 2
+  rm -f "$report"
+  ctest --test-dir "$folder" --output-on-failure --no-tests=error --output-junit "$report" "$@" </dev/null || true
+  if [ -s "$report" ]; then count "$name" "$report"; else broken "$name" "no test ran"; fi
+}
+
+stage_sanitize() {
+  make sanitize "$build/long/sanitize" all -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1" \
+    -DLORAPP_SANITIZE=address,undefined -DLORAPP_BUILD_TESTS=ON -DLORAPP_BUILD_EXAMPLES=ON -DLORAPP_BUILD_BENCH=OFF || return 0
+  # LibTorch is not compiled with the sanitizers: its own allocations at exit are not ours to report.
+  ASAN_OPTIONS=detect_leaks=0:abort_on_error=0:detect_container_overflow=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
+    run_tests sanitize "$build/long/sanitize" --label-exclude '^(slow|peers|checks|package)$'
+}
+
+stage_debug() {
+  make debug "$build/long/debug" lorapp_kernels -DCMAKE_BUILD_TYPE=Debug -DLORAPP_BUILD_BENCH=OFF || return 0
+  run_tests debug "$build/long/debug" --tests-regex isa_symbols
+}
+
+stage_clang() {
+  local compiler
+  compiler=$(command -v clang++ || true)
+  if [ -z "$compiler" ]; then
+    skipped=$((skipped + 1))
+    summary+=("clang: skipped, no clang++ on this machine")
+    return 0
+  fi
+  make clang "$build/long/clang" all -DCMAKE_CXX_COMPILER="$compiler" -DCMAKE_BUILD_TYPE=Release -DLORAPP_WERROR=ON -DLORAPP_BUILD_BENCH=ON || return 0
+  run_tests clang "$build/long/clang" --label-exclude '^(slow|peers|package)$'
+}
+
+stage_peers() {
+  local python=${LORAPP_PEERS_PYTHON:-$build/long/peers/bin/python}
+  if [ ! -x "$python" ]; then
+    echo "long: installing the Python peers into $build/long/peers"
+    if ! { python3 -m venv "$build/long/peers" && "$python" -m pip install --quiet --disable-pip-version-check \
+      torch==2.11.0 transformers==5.23.0 peft==0.21.2 bitsandbytes==0.50.2 accelerate==1.15.0 sentencepiece safetensors; }; then
+      rm -rf "$build/long/peers"
+      broken peers "the Python packages could not be installed"
+      return 0
+    fi
+  fi
+  make peers "$build" all -DCMAKE_BUILD_TYPE=Release || return 0
+  LORAPP_PEERS_PYTHON=$python HF_HUB_OFFLINE=1 run_tests peers "$build" --label-regex '^peers$'
+}
+
+stage_slow() {
+  make slow "$build" all -DCMAKE_BUILD_TYPE=Release || return 0
+  run_tests slow "$build" --label-regex '^slow$'
+}
+
+for stage in "${stages[@]}"; do
+  declare -F "stage_$stage" >/dev/null || { echo "long: no stage '$stage'; there are: sanitize debug clang peers slow" >&2; exit 2; }
+  echo "long: $stage"
+  "stage_$stage"
+done
+
+printf '%s\n' "${summary[@]}"
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" = 0 ]
