@@ -1,0 +1,13 @@
+# Runs SUITE with LORAPP_FORCE_ISA=ISA; says that it is skipped where PROBE finds that the CPU lacks ISA.
+cmake_minimum_required(VERSION 3.25)
+execute_process(COMMAND "${PROBE}" OUTPUT_VARIABLE available COMMAND_ERROR_IS_FATAL ANY)
+string(REPLACE "\n" ";" available "${available}")
+if(NOT ISA IN_LIST available)
+  message(STATUS "skipped: this CPU does not have ${ISA}")
+  return()
+endif()
+set(ENV{LORAPP_FORCE_ISA} "${ISA}")
+execute_process(COMMAND "${SUITE}" RESULT_VARIABLE result)
+if(NOT result EQUAL 0)
+  message(FATAL_ERROR "${SUITE} failed with LORAPP_FORCE_ISA=${ISA}")
+endif()
