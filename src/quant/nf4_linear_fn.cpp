@@ -60,7 +60,10 @@ class Nf4LinearFn : public torch::autograd::Function<Nf4LinearFn> {
     }
     // The context counts only the tensors that were given.
     if (saved.bias_dtype && context->needs_input_grad(1)) {
-      dbias = dy.reshape({-1, dy.size(-1)}).sum(0).to(*saved.bias_dtype);
+      // Summed in at least f32, whatever dy is stored in.
+      const at::ScalarType sum_dtype = at::promoteTypes(at::kFloat, dy.scalar_type());
+      dbias = dy.reshape({-1, dy.size(-1)}).sum(at::IntArrayRef{0}, false, sum_dtype);
+      dbias = dbias.to(*saved.bias_dtype);
     }
     return {dx, dbias, at::Tensor(), at::Tensor()};
   }

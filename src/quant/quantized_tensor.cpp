@@ -37,7 +37,7 @@ void expect(Problems& problems,
 
 // A NaN or infinite scale would make a whole block NaN: say where it is.
 void expect_finite(Problems& problems, const char* what, const at::Tensor& tensor) {
-  if (!tensor.device().is_cpu() || tensor.scalar_type() != at::kFloat || tensor.dim() != 1) return;
+  if (!tensor.defined() || !tensor.device().is_cpu() || tensor.scalar_type() != at::kFloat || tensor.dim() != 1) return;
   const float* values = tensor.const_data_ptr<float>();
   for (std::int64_t i = 0; i < tensor.numel(); ++i) {
     if (std::isfinite(values[i])) continue;
