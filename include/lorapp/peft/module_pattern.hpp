@@ -46,7 +46,7 @@ inline bool ends_with_name(std::string_view path, std::string_view name) {
 
 /// The number of the layer that `path` lies in: its first numbered part that has a part before
 /// and behind it ("model.layers.3.mlp" is 3). With `containers`, the number behind one of these
-/// names (regular expressions of one part). Nothing where there is none.
+/// names (regular expressions). Nothing where there is none.
 LORAPP_API std::optional<std::int64_t> layer_index(const std::string& path,
                                                    const std::vector<std::string>& containers = {});
 

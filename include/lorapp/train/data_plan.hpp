@@ -8,12 +8,14 @@
 #include <lorapp/data/permutation.hpp>
 #include <lorapp/peft/dropout.hpp>
 
+#include <algorithm>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <numeric>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -39,15 +41,35 @@ class AnyExamples {
   std::function<Example(std::int64_t)> get_;
 };
 
-/// A hash of what the model reads of a batch, chained to `seed`.
-inline std::uint64_t hash_batch(const Batch& batch, std::uint64_t seed) {
-  const auto* ids = batch.ids.const_data_ptr<std::int64_t>();
-  const auto* labels = batch.labels.const_data_ptr<std::int64_t>();
-  for (std::int64_t t = 0; t < batch.num_tokens(); ++t) {
-    seed = derive_seed(seed, static_cast<std::uint64_t>(ids[t]));
-    seed = derive_seed(seed, static_cast<std::uint64_t>(labels[t]));
+/// A hash of what a model reads of some batches.
+inline std::uint64_t hash_batches(const std::vector<Batch>& batches) {
+  std::uint64_t hash = 0;
+  for (const Batch& batch : batches) {
+    const auto* ids = batch.ids.const_data_ptr<std::int64_t>();
+    const auto* labels = batch.labels.const_data_ptr<std::int64_t>();
+    for (std::int64_t t = 0; t < batch.num_tokens(); ++t) {
+      hash = derive_seed(hash, static_cast<std::uint64_t>(ids[t]));
+      hash = derive_seed(hash, static_cast<std::uint64_t>(labels[t]));
+    }
   }
-  return seed;
+  return hash;
+}
+
+/// Examples [begin, end) of `order`, end to end.
+template <class D>
+Batch gather_batch(const D& source,
+                   const std::vector<std::int64_t>& order,
+                   std::int64_t begin,
+                   std::int64_t end) {
+  std::vector<Example> examples;
+  examples.reserve(static_cast<std::size_t>(end - begin));
+  for (std::int64_t i = begin; i < end; ++i) {
+    examples.push_back(source.get(order[static_cast<std::size_t>(i)]));
+  }
+  std::vector<const Example*> pointers;
+  pointers.reserve(examples.size());
+  for (const Example& example : examples) pointers.push_back(&example);
+  return collate(pointers);
 }
 
 /// Where a run's examples are: micro-batches and windows of every epoch, all numbered from 0.
@@ -67,6 +89,37 @@ struct DataPlan {
     std::vector<std::int64_t> identity(static_cast<std::size_t>(num_examples));
     std::iota(identity.begin(), identity.end(), std::int64_t{0});
     return identity;
+  }
+
+  /// The first micro-batch of a window and the one behind its last.
+  std::int64_t first_micro_batch(std::int64_t window) const { return window * accumulation; }
+  std::int64_t end_micro_batch(std::int64_t window) const {
+    return std::min((window + 1) * accumulation, micro_batches());
+  }
+
+  /// The micro-batches of a window.
+  template <class D>
+  std::vector<Batch> read_window(const D& source,
+                                 const std::vector<std::int64_t>& order,
+                                 std::int64_t window) const {
+    std::vector<Batch> batches;
+    for (std::int64_t micro = first_micro_batch(window); micro < end_micro_batch(window); ++micro) {
+      const std::int64_t begin = micro * batch_size;
+      batches.push_back(
+          gather_batch(source, order, begin, std::min(begin + batch_size, num_examples)));
+    }
+    return batches;
+  }
+
+  /// "3, 17, 5": the examples of micro-batches [first, end) of an epoch, for messages.
+  std::string example_list(const std::vector<std::int64_t>& order,
+                           std::int64_t first,
+                           std::int64_t end) const {
+    std::string text;
+    for (std::int64_t i = first * batch_size; i < std::min(end * batch_size, num_examples); ++i) {
+      text += (text.empty() ? "" : ", ") + std::to_string(order[static_cast<std::size_t>(i)]);
+    }
+    return text;
   }
 };
 

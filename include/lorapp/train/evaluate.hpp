@@ -6,6 +6,7 @@
 #include <lorapp/data/example.hpp>
 #include <lorapp/error.hpp>
 #include <lorapp/nn/causal_lm.hpp>
+#include <lorapp/train/data_plan.hpp>
 #include <lorapp/train/loss.hpp>
 
 #include <torch/types.h>
@@ -50,23 +51,6 @@ inline torch::Device device_of(const torch::nn::Module& module) {
   return torch::kCPU;
 }
 
-/// Examples [begin, end) of `order`, end to end.
-template <class Get>
-Batch gather_batch(const Get& get,
-                   const std::vector<std::int64_t>& order,
-                   std::int64_t begin,
-                   std::int64_t end) {
-  std::vector<Example> examples;
-  examples.reserve(static_cast<std::size_t>(end - begin));
-  for (std::int64_t i = begin; i < end; ++i) {
-    examples.push_back(get(order[static_cast<std::size_t>(i)]));
-  }
-  std::vector<const Example*> pointers;
-  pointers.reserve(examples.size());
-  for (const Example& example : examples) pointers.push_back(&example);
-  return collate(pointers);
-}
-
 }  // namespace detail
 
 /// The loss over all of `source`, in eval mode and without gradients, `batch_size` examples at a
@@ -79,14 +63,13 @@ LossResult evaluate_loss(CausalLM& model, const D& source, std::int64_t batch_si
   const torch::Device device = detail::device_of(model);
   std::vector<std::int64_t> order(static_cast<std::size_t>(source.size()));
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<std::int64_t>(i);
-  const auto get = [&source](std::int64_t i) -> Example { return source.get(i); };
 
   LossResult result;
   result.examples = static_cast<std::int64_t>(order.size());
   double sum = 0;
   for (std::int64_t begin = 0; begin < result.examples; begin += batch_size) {
     const std::int64_t end = std::min(begin + batch_size, result.examples);
-    const Batch batch = detail::gather_batch(get, order, begin, end);
+    const Batch batch = detail::gather_batch(source, order, begin, end);
     const torch::Tensor hidden = model.hidden_states(packed_input(batch, device));
     const double loss = token_loss(model, hidden, batch.labels.to(device));
     LORAPP_CHECK(std::isfinite(loss),

@@ -98,10 +98,8 @@ class Trainer {
     tell([&](TrainerCallback& callback) { callback.on_train_begin(args_, state_, control_); });
 
     const std::int64_t first_step = state_.global_step;
-    const std::int64_t first_tokens = state_.num_input_tokens_seen;
     const Clock::time_point first_forward = Clock::now();
-    double loss_sum = 0;
-    std::int64_t samples = 0;
+    Step sum;  // loss, samples and tokens of this call
     bool interrupted = false;
     while (state_.global_step < schedule_.max_steps && !interrupted &&
            !control_.should_training_stop) {
@@ -114,14 +112,14 @@ class Trainer {
           interrupted = true;
           break;
         }
-        loss_sum += step->loss;
-        samples += step->samples;
+        sum.loss += step->loss;
+        sum.samples += step->samples;
+        sum.tokens += step->tokens;
         finish_step(optimizer, *step);
         if (state_.global_step >= schedule_.max_steps || control_.should_training_stop) break;
       }
       if (!interrupted) finish_epoch(optimizer);
     }
-    const double compute_seconds = seconds(last_step_end_ - first_forward);
 
     TrainOutput output;
     output.stopped = state_.global_step < schedule_.max_steps;
@@ -129,17 +127,18 @@ class Trainer {
       save(optimizer);
     }
     const auto steps = static_cast<double>(state_.global_step - first_step);
-    const auto rate = [](double count, double time) { return time > 0 ? count / time : 0.0; };
+    const auto rate = [](auto count, double time) {
+      return time > 0 ? static_cast<double>(count) / time : 0.0;
+    };
     output.global_step = state_.global_step;
     output.num_input_tokens_seen = state_.num_input_tokens_seen;
     output.total_flos = state_.total_flos;
-    output.train_loss = steps > 0 ? loss_sum / steps : 0;
+    output.train_loss = steps > 0 ? sum.loss / steps : 0;
     output.train_runtime = seconds(Clock::now() - begin);
-    output.train_samples_per_second = rate(static_cast<double>(samples), output.train_runtime);
+    output.train_samples_per_second = rate(sum.samples, output.train_runtime);
     output.train_steps_per_second = rate(steps, output.train_runtime);
     if (steps > 0) {
-      output.train_tokens_per_second =
-          rate(static_cast<double>(state_.num_input_tokens_seen - first_tokens), compute_seconds);
+      output.train_tokens_per_second = rate(sum.tokens, seconds(last_step_end_ - first_forward));
     }
     log({{"total_flos", output.total_flos},
          {"train_loss", output.train_loss},
@@ -173,6 +172,7 @@ class Trainer {
     double grad_norm = 0;
     double learning_rate = 0;
     std::int64_t samples = 0;
+    std::int64_t tokens = 0;
   };
 
   /// Everything that follows from the arguments and the number of examples.
@@ -231,27 +231,6 @@ class Trainer {
                                                 (embedding.defined() ? embedding.numel() : 0));
   }
 
-  /// The micro-batches of a window.
-  std::vector<Batch> read_window(const std::vector<std::int64_t>& order,
-                                 std::int64_t window) const {
-    const auto get = [this](std::int64_t i) { return train_set_.get(i); };
-    std::vector<Batch> batches;
-    const std::int64_t first = window * data_.accumulation;
-    const std::int64_t last = std::min(first + data_.accumulation, data_.micro_batches());
-    for (std::int64_t micro = first; micro < last; ++micro) {
-      const std::int64_t begin = micro * data_.batch_size;
-      const std::int64_t end = std::min(begin + data_.batch_size, data_.num_examples);
-      batches.push_back(detail::gather_batch(get, order, begin, end));
-    }
-    return batches;
-  }
-
-  static std::uint64_t hash_window(const std::vector<Batch>& batches) {
-    std::uint64_t hash = 0;
-    for (const Batch& batch : batches) hash = detail::hash_batch(batch, hash);
-    return hash;
-  }
-
   /// One accumulation window and its optimizer step; nothing if the stop flag came up before its
   /// end (then no parameter has changed).
   std::optional<Step> run_step(AdamW& optimizer,
@@ -259,73 +238,53 @@ class Trainer {
                                std::int64_t epoch,
                                std::int64_t window,
                                const std::atomic<bool>* stop) {
-    const std::vector<Batch> batches = read_window(order, window);
-    std::int64_t scored = 0;
-    std::int64_t tokens = 0;
-    for (const Batch& batch : batches) {
-      scored += batch.num_labels;
-      tokens += batch.num_tokens();
-    }
-    const std::int64_t first_micro = window * data_.accumulation;
-    const auto examples = [&](std::size_t first, std::size_t count) {
-      const std::int64_t begin =
-          (first_micro + static_cast<std::int64_t>(first)) * data_.batch_size;
-      std::string text;
-      for (std::int64_t i = begin;
-           i < std::min(begin + static_cast<std::int64_t>(count) * data_.batch_size,
-                        data_.num_examples);
-           ++i) {
-        text += (text.empty() ? "" : ", ") + std::to_string(order[static_cast<std::size_t>(i)]);
-      }
-      return text;
+    const std::vector<Batch> batches = data_.read_window(train_set_, order, window);
+    const std::int64_t first = data_.first_micro_batch(window);
+    const std::int64_t end = data_.end_micro_batch(window);
+    const auto in_examples = [&](std::int64_t from, std::int64_t to) {
+      return " in examples " + data_.example_list(order, from, to);
     };
-    if (scored == 0) {
-      fail_step(optimizer, "no token is scored in examples " + examples(0, batches.size()));
-    }
+    std::int64_t scored = 0;
+    for (const Batch& batch : batches) scored += batch.num_labels;
+    if (scored == 0) fail_step(optimizer, "no token is scored" + in_examples(first, end));
 
     Step step;
+    const double token_weight = 1.0 / static_cast<double>(scored);
     const torch::Device device = detail::device_of(model_);
     optimizer.zero_grad();
-    for (std::size_t i = 0; i < batches.size(); ++i) {
+    for (std::int64_t micro = first; micro < end; ++micro) {
       if (stop != nullptr && stop->load()) return std::nullopt;
-      const Batch& batch = batches[i];
-      const std::int64_t micro =
-          epoch * data_.micro_batches() + first_micro + static_cast<std::int64_t>(i);
-      model_.seed_dropout(derive_seed(args_.seed, static_cast<std::uint64_t>(micro)));
+      const Batch& batch = batches[static_cast<std::size_t>(micro - first)];
+      model_.seed_dropout(derive_seed(
+          args_.seed, static_cast<std::uint64_t>(epoch * data_.micro_batches() + micro)));
       const torch::Tensor hidden = model_.hidden_states(packed_input(batch, device));
-      const double loss = token_loss_backward(
-          model_, hidden, batch.labels.to(device), 1.0 / static_cast<double>(scored));
+      const double loss =
+          token_loss_backward(model_, hidden, batch.labels.to(device), token_weight);
       if (!std::isfinite(loss)) {
-        fail_step(optimizer,
-                  "the loss is " + std::to_string(loss) + " in examples " + examples(i, 1));
+        fail_step(optimizer, "the loss is " + std::to_string(loss) + in_examples(micro, micro + 1));
       }
       optimizer.accumulate();
-      step.loss += loss / static_cast<double>(scored);
+      step.loss += loss * token_weight;
       step.samples += batch.num_examples();
+      step.tokens += batch.num_tokens();
     }
 
     step.grad_norm = optimizer.grad_norm();
     if (!std::isfinite(step.grad_norm)) {
       fail_step(optimizer,
-                "the norm of the gradient is " + std::to_string(step.grad_norm) + " in examples " +
-                    examples(0, batches.size()));
+                "the norm of the gradient is " + std::to_string(step.grad_norm) +
+                    in_examples(first, end));
     }
-    // As torch.nn.utils.clip_grad_norm_.
-    const double clip = args_.max_grad_norm > 0
-                            ? std::min(1.0, args_.max_grad_norm / (step.grad_norm + 1e-6))
-                            : 1.0;
     step.learning_rate = schedule_.at(state_.global_step);
-    optimizer.step(step.learning_rate, clip);
-
+    optimizer.step(step.learning_rate, clip_factor(step.grad_norm, args_.max_grad_norm));
     last_step_end_ = std::chrono::steady_clock::now();
     ++state_.global_step;
-    const std::int64_t micro_done = first_micro + static_cast<std::int64_t>(batches.size());
     state_.epoch = static_cast<double>(epoch) +
-                   static_cast<double>(micro_done) / static_cast<double>(data_.micro_batches());
-    state_.num_input_tokens_seen += tokens;
-    state_.total_flos += flos_per_token_ * static_cast<double>(tokens);
+                   static_cast<double>(end) / static_cast<double>(data_.micro_batches());
+    state_.num_input_tokens_seen += step.tokens;
+    state_.total_flos += flos_per_token_ * static_cast<double>(step.tokens);
     progress_.loss_since_log += step.loss;
-    progress_.last_window_hash = hash_window(batches);
+    progress_.last_window_hash = detail::hash_batches(batches);
     return step;
   }
 
@@ -416,8 +375,8 @@ class Trainer {
     if (state_.global_step == 0) return;
     const std::int64_t last = state_.global_step - 1;
     const std::vector<Batch> batches =
-        read_window(data_.order(last / data_.windows()), last % data_.windows());
-    LORAPP_CHECK(hash_window(batches) == progress_.last_window_hash,
+        data_.read_window(train_set_, data_.order(last / data_.windows()), last % data_.windows());
+    LORAPP_CHECK(detail::hash_batches(batches) == progress_.last_window_hash,
                  "trainer",
                  checkpoint.string(),
                  " was trained on other data: the examples of its last step, ",

@@ -1,0 +1,78 @@
+// Dropout without a stored mask: the forward and the backward pass compute it from the seed.
+#include <lorapp/error.hpp>
+#include <lorapp/peft/dropout.hpp>
+
+#include <ATen/Dispatch.h>
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty_like.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+namespace lorapp {
+
+namespace {
+
+constexpr std::int64_t kGrainSize = 16384;  // even: a pair of elements shares one hash
+
+torch::Tensor apply_mask(const torch::Tensor& x, double p, std::uint64_t seed) {
+  LORAPP_CHECK(x.is_floating_point(),
+               "dropout",
+               "input has the type ",
+               x.scalar_type(),
+               "; expected a floating type");
+  // On another device the mask is made here and moved: correct everywhere, fast on the CPU.
+  const torch::Tensor source = x.is_cpu() ? x.contiguous() : torch::Tensor();
+  torch::Tensor out =
+      x.is_cpu() ? at::empty_like(source) : at::empty(x.sizes(), x.options().device(torch::kCPU));
+  const std::uint32_t threshold = drop_threshold(p);
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), "seeded_dropout", [&] {
+    const scalar_t* from = source.defined() ? source.const_data_ptr<scalar_t>() : nullptr;
+    scalar_t* to = out.mutable_data_ptr<scalar_t>();
+    const auto keep_scale = static_cast<scalar_t>(1 / (1 - p));
+    at::parallel_for(
+        0, (out.numel() + 1) / 2, kGrainSize / 2, [&](std::int64_t begin, std::int64_t end) {
+          for (std::int64_t pair = begin; pair < end; ++pair) {
+            const std::uint64_t bits = derive_seed(seed, static_cast<std::uint64_t>(pair));
+            const std::int64_t i = 2 * pair;
+            const auto value = [&](std::int64_t k) {
+              return from != nullptr ? from[k] * keep_scale : keep_scale;
+            };
+            to[i] = static_cast<std::uint32_t>(bits) < threshold ? scalar_t(0) : value(i);
+            if (i + 1 < out.numel()) {
+              to[i + 1] =
+                  static_cast<std::uint32_t>(bits >> 32) < threshold ? scalar_t(0) : value(i + 1);
+            }
+          }
+        });
+  });
+  return x.is_cpu() ? out : x * out.to(x.device());
+}
+
+struct SeededDropout : torch::autograd::Function<SeededDropout> {
+  static torch::Tensor forward(torch::autograd::AutogradContext* context,
+                               const torch::Tensor& x,
+                               double p,
+                               std::int64_t seed) {
+    context->saved_data["p"] = p;
+    context->saved_data["seed"] = seed;
+    return apply_mask(x, p, static_cast<std::uint64_t>(seed));
+  }
+
+  static torch::autograd::tensor_list backward(torch::autograd::AutogradContext* context,
+                                               torch::autograd::tensor_list gradients) {
+    return {apply_mask(gradients[0],
+                       context->saved_data["p"].toDouble(),
+                       static_cast<std::uint64_t>(context->saved_data["seed"].toInt())),
+            torch::Tensor(),
+            torch::Tensor()};
+  }
+};
+
+}  // namespace
+
+torch::Tensor seeded_dropout(const torch::Tensor& x, double p, std::uint64_t seed) {
+  LORAPP_CHECK(p >= 0 && p < 1, "dropout", "p is ", p, "; expected a probability in [0, 1)");
+  if (p == 0) return x;
+  return SeededDropout::apply(x, p, static_cast<std::int64_t>(seed));
+}
+
+}  // namespace lorapp

@@ -1,0 +1,228 @@
+// AdamW: one pass over gradients, moments and parameters.
+#include <lorapp/error.hpp>
+#include <lorapp/io/safetensors.hpp>
+#include <lorapp/train/adamw.hpp>
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <atomic>
+#include <charconv>
+#include <regex>
+#include <set>
+#include <utility>
+
+namespace lorapp {
+
+namespace {
+
+constexpr const char* kOp = "adamw";
+constexpr std::int64_t kGrainSize = 16384;
+constexpr const char* kStepKey = "step";
+// A sum of this many squares is taken in order, so that the norm does not depend on the threads.
+constexpr std::int64_t kNormBlock = 65536;
+
+std::string moment_name(const char* moment, const std::string& parameter) {
+  return std::string(moment) + "." + parameter;
+}
+
+}  // namespace
+
+bool has_weight_decay(const std::string& parameter_name) {
+  static const std::regex no_decay(R"(bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.))");
+  return !std::regex_search(parameter_name, no_decay);
+}
+
+AdamW::AdamW(std::vector<std::pair<std::string, torch::Tensor>> parameters, Options options)
+    : options_(options) {
+  Problems problems(kOp, "parameters");
+  std::int64_t total = 0;
+  std::set<std::string> names;
+  for (const auto& [name, parameter] : parameters) {
+    if (!names.insert(name).second) problems.add(name, " is there twice");
+    if (!parameter.defined()) {
+      problems.add(name, " is undefined");
+      continue;
+    }
+    if (!parameter.is_floating_point()) {
+      problems.add(name, " has the type ", parameter.scalar_type(), "; expected a floating type");
+    }
+    if (!parameter.is_cpu()) {
+      problems.add(name, " is on ", parameter.device(), "; this optimizer works on the CPU");
+    }
+    if (!parameter.is_contiguous()) problems.add(name, " is not contiguous");
+    total += parameter.numel();
+  }
+  if (parameters.empty()) problems.add("there are none");
+  problems.throw_if_any();
+
+  const auto f32 = torch::TensorOptions().dtype(torch::kFloat32);
+  gradients_ = at::zeros({total}, f32);
+  moments_ = at::zeros({2, total}, f32);
+  std::int64_t begin = 0;
+  for (auto& [name, parameter] : parameters) {
+    const std::int64_t end = begin + parameter.numel();
+    Slot slot;
+    slot.weight_decay = has_weight_decay(name) ? options_.weight_decay : 0;
+    slot.name = std::move(name);
+    slot.gradient = gradients_.slice(0, begin, end).view(parameter.sizes());
+    slot.m = moments_[0].slice(0, begin, end).view(parameter.sizes());
+    slot.v = moments_[1].slice(0, begin, end).view(parameter.sizes());
+    if (parameter.scalar_type() == torch::kFloat32) {
+      parameter.mutable_grad() = slot.gradient;
+    } else {
+      slot.master = parameter.detach().to(torch::kFloat32, /*non_blocking=*/false, /*copy=*/true);
+      parameter.mutable_grad() = torch::Tensor();
+    }
+    slot.parameter = std::move(parameter);
+    slots_.push_back(std::move(slot));
+    begin = end;
+  }
+}
+
+AdamW::~AdamW() {
+  for (Slot& slot : slots_) slot.parameter.mutable_grad() = torch::Tensor();
+}
+
+void AdamW::zero_grad() {
+  gradients_.zero_();
+  for (Slot& slot : slots_) {
+    if (slot.master.defined()) {
+      slot.parameter.mutable_grad() = torch::Tensor();
+    } else {
+      slot.parameter.mutable_grad() = slot.gradient;  // in case someone took the gradient away
+    }
+  }
+}
+
+void AdamW::accumulate() {
+  const torch::NoGradGuard no_grad;
+  for (Slot& slot : slots_) {
+    torch::Tensor& gradient = slot.parameter.mutable_grad();
+    if (slot.master.defined()) {
+      if (gradient.defined()) slot.gradient.add_(gradient);
+      gradient = torch::Tensor();
+    } else if (!gradient.is_same(slot.gradient)) {
+      LORAPP_CHECK(gradient.defined(), kOp, "the gradient of ", slot.name, " was taken away");
+      slot.gradient.add_(gradient);
+      gradient = slot.gradient;
+    }
+  }
+}
+
+double AdamW::grad_norm() const {
+  const float* g = gradients_.const_data_ptr<float>();
+  const std::int64_t count = gradients_.numel();
+  const std::int64_t blocks = (count + kNormBlock - 1) / kNormBlock;
+  std::vector<double> sums(static_cast<std::size_t>(blocks));
+  at::parallel_for(0, blocks, 1, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t block = first; block < last; ++block) {
+      // Four sums, since one is a chain of additions that each wait for the last.
+      double sum[4] = {0, 0, 0, 0};
+      const std::int64_t end = std::min(count, (block + 1) * kNormBlock);
+      std::int64_t i = block * kNormBlock;
+      for (; i + 4 <= end; i += 4) {
+        for (int k = 0; k < 4; ++k) sum[k] += static_cast<double>(g[i + k]) * g[i + k];
+      }
+      for (; i < end; ++i) sum[0] += static_cast<double>(g[i]) * g[i];
+      sums[static_cast<std::size_t>(block)] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    }
+  });
+  double total = 0;
+  for (const double sum : sums) total += sum;
+  return std::sqrt(total);
+}
+
+void AdamW::step(double learning_rate, double clip) {
+  const torch::NoGradGuard no_grad;
+  ++num_steps_;
+  const auto t = static_cast<double>(num_steps_);
+  const double bias_correction1 = 1 - std::pow(options_.beta1, t);
+  const double bias_correction2 = 1 - std::pow(options_.beta2, t);
+  for (Slot& slot : slots_) {
+    const AdamWStep constants{
+        .decay = static_cast<float>(1 - learning_rate * slot.weight_decay),
+        .beta2 = static_cast<float>(options_.beta2),
+        .one_minus_beta1 = static_cast<float>(1 - options_.beta1),
+        .one_minus_beta2 = static_cast<float>(1 - options_.beta2),
+        .bias_correction2_sqrt = static_cast<float>(std::sqrt(bias_correction2)),
+        .step_size = static_cast<float>(learning_rate / bias_correction1),
+        .eps = static_cast<float>(options_.eps),
+        .clip = static_cast<float>(clip),
+    };
+    torch::Tensor& values = slot.master.defined() ? slot.master : slot.parameter;
+    float* p = values.mutable_data_ptr<float>();
+    const float* g = slot.gradient.const_data_ptr<float>();
+    float* m = slot.m.mutable_data_ptr<float>();
+    float* v = slot.v.mutable_data_ptr<float>();
+    at::parallel_for(0, values.numel(), kGrainSize, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) constants.update(p[i], g[i], m[i], v[i]);
+    });
+    if (slot.master.defined()) slot.parameter.copy_(slot.master);
+  }
+}
+
+void AdamW::save(const std::filesystem::path& path) const {
+  NamedTensors tensors;
+  for (const Slot& slot : slots_) {
+    tensors.emplace_back(moment_name("exp_avg", slot.name), slot.m);
+    tensors.emplace_back(moment_name("exp_avg_sq", slot.name), slot.v);
+    if (slot.master.defined()) {
+      tensors.emplace_back(moment_name("master", slot.name), slot.master);
+    }
+  }
+  write_safetensors(path, tensors, {{"format", "pt"}, {kStepKey, std::to_string(num_steps_)}});
+}
+
+void AdamW::load(const std::filesystem::path& path) {
+  const SafetensorsFile file = SafetensorsFile::open(path);
+  NamedTensors targets;
+  for (Slot& slot : slots_) {
+    targets.emplace_back(moment_name("exp_avg", slot.name), slot.m);
+    targets.emplace_back(moment_name("exp_avg_sq", slot.name), slot.v);
+    if (slot.master.defined()) targets.emplace_back(moment_name("master", slot.name), slot.master);
+  }
+
+  Problems problems(kOp, path.string());
+  std::int64_t steps = 0;
+  const auto entry = file.metadata().find(kStepKey);
+  const std::string text = entry == file.metadata().end() ? "" : entry->second;
+  const auto read = std::from_chars(text.data(), text.data() + text.size(), steps);
+  if (read.ec != std::errc() || read.ptr != text.data() + text.size() || steps < 0) {
+    problems.add("the metadata has no number of steps under \"", kStepKey, "\"");
+  }
+  std::set<std::string> expected;
+  for (const auto& [name, tensor] : targets) {
+    expected.insert(name);
+    if (!file.contains(name)) {
+      problems.add("missing ", name);
+    } else if (file.info(name).dtype != "F32" ||
+               tensor.sizes() != torch::IntArrayRef(file.info(name).shape)) {
+      problems.add(name,
+                   " is ",
+                   file.info(name).dtype,
+                   " ",
+                   torch::IntArrayRef(file.info(name).shape),
+                   "; expected F32 ",
+                   tensor.sizes());
+    }
+  }
+  for (const std::string& name : file.names()) {
+    if (!expected.contains(name)) problems.add("unexpected ", name);
+  }
+  problems.throw_if_any();
+
+  const torch::NoGradGuard no_grad;
+  for (auto& [name, tensor] : targets) {
+    tensor.copy_(file.view(name));
+    file.release(name);
+  }
+  for (Slot& slot : slots_) {
+    if (slot.master.defined()) slot.parameter.copy_(slot.master);
+  }
+  num_steps_ = steps;
+}
+
+}  // namespace lorapp

@@ -1,0 +1,246 @@
+// training_args.json: the fields of TrainingArguments by their names, checked.
+#include "json_file.hpp"
+
+#include <lorapp/error.hpp>
+#include <lorapp/train/training_arguments.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <set>
+#include <system_error>
+#include <utility>
+
+namespace lorapp {
+
+namespace {
+
+using nlohmann::json;
+
+constexpr const char* kOp = "training_arguments";
+
+constexpr std::array<std::pair<SchedulerType, std::string_view>, 7> kSchedulers = {{
+    {SchedulerType::linear, "linear"},
+    {SchedulerType::cosine, "cosine"},
+    {SchedulerType::cosine_with_restarts, "cosine_with_restarts"},
+    {SchedulerType::polynomial, "polynomial"},
+    {SchedulerType::constant, "constant"},
+    {SchedulerType::constant_with_warmup, "constant_with_warmup"},
+    {SchedulerType::inverse_sqrt, "inverse_sqrt"},
+}};
+
+// Calls f(name, field) for every field but the schedule's and the nested ones.
+template <class Args, class F>
+void for_each_field(Args& args, F&& f) {
+  f("output_dir", args.output_dir);
+  f("per_device_train_batch_size", args.per_device_train_batch_size);
+  f("gradient_accumulation_steps", args.gradient_accumulation_steps);
+  f("learning_rate", args.learning_rate);
+  f("num_train_epochs", args.num_train_epochs);
+  f("max_grad_norm", args.max_grad_norm);
+  f("logging_steps", args.logging_steps);
+  f("save_steps", args.save_steps);
+  f("save_total_limit", args.save_total_limit);
+  f("warmup_steps", args.warmup_steps);
+  f("weight_decay", args.weight_decay);
+  f("max_steps", args.max_steps);
+  f("seed", args.seed);
+  f("shuffle", args.shuffle);
+  f("gradient_checkpointing", args.gradient_checkpointing);
+  f("overwrite_output_dir", args.overwrite_output_dir);
+  f("logging_first_step", args.logging_first_step);
+  f("save_strategy", args.save_strategy);
+  f("eval_strategy", args.eval_strategy);
+  f("eval_steps", args.eval_steps);
+  f("per_device_eval_batch_size", args.per_device_eval_batch_size);
+  f("adam_beta1", args.adam_beta1);
+  f("adam_beta2", args.adam_beta2);
+  f("adam_epsilon", args.adam_epsilon);
+}
+
+struct FieldReader {
+  const json& object;
+  Problems& problems;
+  std::set<std::string>& known;
+
+  void operator()(const char* name, std::string& field) const {
+    known.insert(name);
+    field = detail::get_string_or(object, name, problems, field);
+  }
+  void operator()(const char* name, bool& field) const {
+    known.insert(name);
+    field = detail::get_bool_or(object, name, problems, field);
+  }
+  void operator()(const char* name, double& field) const {
+    known.insert(name);
+    field = detail::get_double_or(object, name, problems, field);
+  }
+  void operator()(const char* name, std::int64_t& field) const {
+    known.insert(name);
+    field = detail::get_int_or(object, name, problems, field);
+  }
+  void operator()(const char* name, std::uint64_t& field) const {
+    known.insert(name);
+    if (const json* value = detail::Keys(name).find(object)) {
+      if (value->is_number_unsigned()) {
+        field = value->get<std::uint64_t>();
+      } else {
+        problems.add(name, " is ", detail::describe(*value), "; expected an integer, 0 or more");
+      }
+    }
+  }
+};
+
+void check_strategy(Problems& problems, const char* name, const std::string& value) {
+  if (value != "no" && value != "steps" && value != "epoch") {
+    problems.add(name, " is \"", value, "\"; expected \"no\", \"steps\" or \"epoch\"");
+  }
+}
+
+}  // namespace
+
+std::string_view scheduler_name(SchedulerType type) {
+  for (const auto& [known, name] : kSchedulers) {
+    if (known == type) return name;
+  }
+  return "unknown";
+}
+
+SchedulerType parse_scheduler_type(std::string_view name) {
+  std::string names;
+  for (const auto& [type, known] : kSchedulers) {
+    if (known == name) return type;
+    names += (names.empty() ? "" : ", ") + std::string(known);
+  }
+  detail::fail(kOp, "lr_scheduler_type is \"" + std::string(name) + "\"; expected one of " + names);
+}
+
+void TrainingArguments::validate() const {
+  Problems problems(kOp, "TrainingArguments");
+  const auto at_least = [&problems](const char* name, std::int64_t value, std::int64_t least) {
+    if (value < least) problems.add(name, " is ", value, "; expected ", least, " or more");
+  };
+  const auto not_negative = [&problems](const char* name, double value) {
+    if (!(value >= 0) || !std::isfinite(value)) {
+      problems.add(name, " is ", value, "; expected a number, 0 or more");
+    }
+  };
+  const auto positive = [&problems](const char* name, double value) {
+    if (!(value > 0) || !std::isfinite(value)) {
+      problems.add(name, " is ", value, "; expected a number above 0");
+    }
+  };
+  // A whole number of steps, or a fraction of all.
+  const auto steps = [&problems](const char* name, double value, bool zero_allowed) {
+    if (zero_allowed && value == 0) return;
+    const bool whole = value >= 1 && value == std::floor(value) && value < 1e15;
+    if (!whole && !(value > 0 && value < 1)) {
+      problems.add(name, " is ", value, "; expected a whole number of steps or a fraction below 1");
+    }
+  };
+  const auto beta = [&problems](const char* name, double value) {
+    if (!(value >= 0 && value < 1))
+      problems.add(name, " is ", value, "; expected 0 ≤ ", name, " < 1");
+  };
+
+  if (output_dir.empty()) problems.add("output_dir is empty");
+  at_least("per_device_train_batch_size", per_device_train_batch_size, 1);
+  at_least("gradient_accumulation_steps", gradient_accumulation_steps, 1);
+  positive("learning_rate", learning_rate);
+  if (max_steps <= 0) {
+    positive("num_train_epochs", num_train_epochs);
+    if (max_steps != -1) {
+      problems.add("max_steps is ", max_steps, "; expected 1 or more, or -1 for num_train_epochs");
+    }
+  }
+  not_negative("max_grad_norm", max_grad_norm);
+  steps("logging_steps", logging_steps, false);
+  steps("save_steps", save_steps, false);
+  steps("eval_steps", eval_steps, false);
+  steps("warmup_steps", warmup_steps, true);
+  at_least("save_total_limit", save_total_limit, 0);
+  not_negative("weight_decay", weight_decay);
+  check_strategy(problems, "save_strategy", save_strategy);
+  check_strategy(problems, "eval_strategy", eval_strategy);
+  at_least("per_device_eval_batch_size", per_device_eval_batch_size, 1);
+  beta("adam_beta1", adam_beta1);
+  beta("adam_beta2", adam_beta2);
+  positive("adam_epsilon", adam_epsilon);
+
+  const SchedulerOptions& kwargs = lr_scheduler_kwargs;
+  if (kwargs.num_cycles) positive("num_cycles", *kwargs.num_cycles);
+  if (kwargs.timescale) at_least("timescale", *kwargs.timescale, 1);
+  positive("power", kwargs.power);
+  not_negative("lr_end", kwargs.lr_end);
+  if (lr_scheduler_type == SchedulerType::polynomial && !(kwargs.lr_end < learning_rate)) {
+    problems.add(
+        "lr_end is ", kwargs.lr_end, "; expected less than learning_rate, ", learning_rate);
+  }
+  problems.throw_if_any();
+}
+
+void TrainingArguments::check_output_dir() const {
+  std::error_code error;
+  const std::filesystem::path dir = output_dir;
+  if (!std::filesystem::exists(dir, error)) return;
+  LORAPP_CHECK(std::filesystem::is_directory(dir, error),
+               kOp,
+               "output_dir ",
+               output_dir,
+               " exists and is not a folder");
+  const bool empty = std::filesystem::is_empty(dir, error);
+  LORAPP_CHECK(!error, kOp, "cannot read output_dir ", output_dir, ": ", error.message());
+  LORAPP_CHECK(empty || overwrite_output_dir,
+               kOp,
+               "output_dir ",
+               output_dir,
+               " is not empty; set overwrite_output_dir to replace what is there, "
+               "resume_from_checkpoint to continue, or choose another folder");
+}
+
+TrainingArguments TrainingArguments::from_file(const std::filesystem::path& path) {
+  const json object = detail::read_json_object(path, kOp);
+  Problems problems(kOp, path.string());
+  TrainingArguments args;
+  std::set<std::string> known = {"lr_scheduler_type", "lr_scheduler_kwargs"};
+  for_each_field(args, FieldReader{object, problems, known});
+  if (const auto name = detail::find_string(object, "lr_scheduler_type", problems)) {
+    try {
+      args.lr_scheduler_type = parse_scheduler_type(*name);
+    } catch (const Error& error) {
+      problems.add(error.what());
+    }
+  }
+  if (const json* kwargs = detail::find_object(object, "lr_scheduler_kwargs", problems)) {
+    SchedulerOptions& options = args.lr_scheduler_kwargs;
+    options.num_cycles = detail::find_double(*kwargs, "num_cycles", problems);
+    options.timescale = detail::find_int(*kwargs, "timescale", problems);
+    options.lr_end = detail::get_double_or(*kwargs, "lr_end", problems, options.lr_end);
+    options.power = detail::get_double_or(*kwargs, "power", problems, options.power);
+    for (const auto& item : kwargs->items()) {
+      if (!std::set<std::string>{"num_cycles", "timescale", "lr_end", "power"}.contains(
+              item.key())) {
+        problems.add("unknown key lr_scheduler_kwargs.", item.key());
+      }
+    }
+  }
+  for (const auto& item : object.items()) {
+    if (!known.contains(item.key())) problems.add("unknown key ", item.key());
+  }
+  problems.throw_if_any();
+  return args;
+}
+
+void TrainingArguments::save(const std::filesystem::path& path) const {
+  json object = json::object();
+  for_each_field(*this, [&object](const char* name, const auto& field) { object[name] = field; });
+  object["lr_scheduler_type"] = scheduler_name(lr_scheduler_type);
+  const SchedulerOptions& options = lr_scheduler_kwargs;
+  json kwargs = {{"lr_end", options.lr_end}, {"power", options.power}};
+  kwargs["num_cycles"] = options.num_cycles ? json(*options.num_cycles) : json();
+  kwargs["timescale"] = options.timescale ? json(*options.timescale) : json();
+  object["lr_scheduler_kwargs"] = std::move(kwargs);
+  detail::write_json_file(path, object);
+}
+
+}  // namespace lorapp
