@@ -1,6 +1,6 @@
 // Tokenization speed: rows of a data file to examples, text to ids, ids to text.
-// LORAPP_BENCH_DATA names a data file and LORAPP_BENCH_TOKENIZER a tokenizer folder; without them a small generated data
-// set and the tests' tokenizer stand in. Names end in the number of threads.
+// LORAPP_BENCH_DATA names a data file and LORAPP_BENCH_TOKENIZER a tokenizer folder; without them a
+// small generated data set and the tests' tokenizer stand in. Names end in the number of threads.
 #include <lorapp/data/dolly.hpp>
 #include <lorapp/data/labels.hpp>
 
@@ -18,9 +18,8 @@ using namespace lorapp;
 const Tokenizer& tokenizer() {
   static const Tokenizer value = [] {
     const char* given = std::getenv("LORAPP_BENCH_TOKENIZER");
-    return Tokenizer::from_pretrained(given != nullptr ? given
-                                                       : LORAPP_BENCH_SOURCE_DIR
-                                          "/../tests/data/tokenizers/llama_like");
+    return Tokenizer::from_pretrained(
+        given != nullptr ? given : LORAPP_BENCH_SOURCE_DIR "/tests/data/tokenizers/llama_like");
   }();
   return value;
 }
@@ -52,11 +51,14 @@ void BM_TokenizeDataset(benchmark::State& state) {
   int64_t tokens = 0;
   for (auto _ : state) {
     const TokenizedDataset tokenized =
-        rows().tokenize(tokenizer(), PromptTemplate::alpaca(), {.max_length = 1 << 20, .train_on_inputs = state.range(1) != 0});
+        rows().tokenize(tokenizer(),
+                        PromptTemplate::alpaca(),
+                        {.max_length = 1 << 20, .train_on_inputs = state.range(1) != 0});
     tokens += tokenized.num_tokens();
   }
   at::set_num_threads(before);
-  state.counters["tokens/s"] = benchmark::Counter(static_cast<double>(tokens), benchmark::Counter::kIsRate);
+  state.counters["tokens/s"] =
+      benchmark::Counter(static_cast<double>(tokens), benchmark::Counter::kIsRate);
   state.counters["rows"] = static_cast<double>(rows().size());
 }
 
@@ -67,7 +69,8 @@ void BM_ReadDataset(benchmark::State& state) {
 }
 
 void BM_Decode(benchmark::State& state) {
-  const std::vector<int64_t> ids = tokenizer().encode(PromptTemplate::alpaca().render(rows()[0]).text);
+  const std::vector<int64_t> ids =
+      tokenizer().encode(PromptTemplate::alpaca().render(rows()[0]).text);
   for (auto _ : state) benchmark::DoNotOptimize(tokenizer().decode(ids));
   state.SetItemsProcessed(static_cast<int64_t>(state.iterations() * ids.size()));
 }

@@ -77,7 +77,7 @@ TEST_SUITE("data") {
       REQUIRE(model.Encode(prompt.text, &own).ok());
       const auto encoding = mistral().encode_with_spans(prompt.text, false);
       differ += encoding.ids != std::vector<int64_t>(own.begin(), own.end());
-      differ += mistral().encode(prompt.text, false) != encoding.ids;
+      if (i % 10 == 0) differ += mistral().encode(prompt.text, false) != encoding.ids;
       changed += mistral().decode(encoding.ids) != prompt.text;
       std::size_t covered = 0;
       for (const auto& [begin, end] : encoding.spans) {
@@ -85,7 +85,7 @@ TEST_SUITE("data") {
         covered = end;
       }
       badly_placed += covered != prompt.text.size();
-      hash = fnv1a(hash, make_example(mistral(), prompt, {.max_length = 1 << 20}).example.ids);
+      hash = fnv1a(fnv1a(fnv1a(hash, {1}), encoding.ids), {2});
     }
     CHECK(differ == 0);
     CHECK(changed == 0);
@@ -119,7 +119,8 @@ TEST_SUITE("data") {
       // The prompt ends in a line end, which no token shares with the response; a response's own
       // first space may be dropped as the one that decoding drops.
       const std::string text = mistral().decode(scored);
-      wrong += text != rows[i].response && " " + text != rows[i].response;
+      const std::string& want = rows[i].response;
+      wrong += text != want && !(want.starts_with(' ') && want.substr(1) == text);
     }
     CHECK(wrong == 0);
   }
