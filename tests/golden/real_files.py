@@ -55,8 +55,7 @@ def make_stories(data):
         out = model.generate(torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long),
                              max_new_tokens=60, do_sample=False, eos_token_id=2, pad_token_id=2)[0].tolist()
         new = out[len(ids):]
-        continuations.append({"prompt": prompt, "prompt_tokens": ids, "tokens": new, "text":
-                              processor.decode(out[1:])[len(processor.decode(ids[1:])):]})
+        continuations.append({"prompt": prompt, "prompt_tokens": ids, "tokens": new, "text": processor.decode(new)})
     write_json("stories260k_greedy.json", {"max_new_tokens": 60, "continuations": continuations})
 
     # As `lorapp finetune --init-adapter` is called by the test of the program: options are its command line.

@@ -2,6 +2,7 @@
 #include <lorapp/error.hpp>
 #include <lorapp/io/checkpoint.hpp>
 
+#include "support/shared_data.hpp"
 #include "support/temporary_folder.hpp"
 
 #include "raw_safetensors.hpp"
@@ -9,7 +10,6 @@
 #include <doctest/doctest.h>
 #include <torch/torch.h>
 
-#include <cstdlib>
 #include <string>
 
 using namespace lorapp;
@@ -146,16 +146,7 @@ TEST_SUITE("checkpoint") {
   }
 
   TEST_CASE("the shard index of a published 7B model parses, and every missing shard is named") {
-    const char* data = std::getenv("LORAPP_SHARED_DATA");
-    const auto shared =
-        data != nullptr
-            ? std::filesystem::path(data)
-            : std::filesystem::path(LORAPP_TEST_SOURCE_DIR).parent_path() / "shared/data";
-    const auto folder = shared / "models/mistral-7b-v0.1-metadata";
-    if (!std::filesystem::exists(folder)) {
-      MESSAGE("skipped: ", folder.string(), " is not there");
-      return;
-    }
+    LORAPP_NEEDS_SHARED_DATA(folder, "models/mistral-7b-v0.1-metadata");
     const std::string message = open_error(folder);
     CHECK(has(message, "shard model-00001-of-00002.safetensors is missing"));
     CHECK(has(message, "shard model-00002-of-00002.safetensors is missing"));

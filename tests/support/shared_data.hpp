@@ -23,12 +23,12 @@ inline std::optional<std::filesystem::path> shared_data(const std::string& name)
 
 }  // namespace lorapp::test
 
-/// Names `path` (a std::filesystem::path) below the shared data, or ends the test with a message
-/// that it was skipped.
-#define LORAPP_NEEDS_SHARED_DATA(path, name)                                 \
-  const auto path##_found = ::lorapp::test::shared_data(name);               \
-  if (!path##_found) {                                                       \
+/// Names `variable` (a std::filesystem::path) below the shared data, or ends the test with a
+/// message that it was skipped.
+#define LORAPP_NEEDS_SHARED_DATA(variable, name)                             \
+  const auto variable##_found = ::lorapp::test::shared_data(name);           \
+  if (!variable##_found) {                                                   \
     MESSAGE("skipped: the shared data (LORAPP_SHARED_DATA) have no ", name); \
     return;                                                                  \
   }                                                                          \
-  const std::filesystem::path path = *path##_found
+  const std::filesystem::path variable = *variable##_found

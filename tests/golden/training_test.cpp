@@ -1,0 +1,132 @@
+// Ten optimizer steps, and a run over real data, against transformers' Trainer and peft.
+#include "toy_model.hpp"
+
+#include "support/golden.hpp"
+#include "support/shared_data.hpp"
+#include "support/temporary_folder.hpp"
+
+#include <lorapp/data/dolly.hpp>
+#include <lorapp/data/prompt_template.hpp>
+#include <lorapp/data/tokenizer.hpp>
+#include <lorapp/peft/peft_model.hpp>
+#include <lorapp/train/trainer.hpp>
+
+#include <doctest/doctest.h>
+#include <torch/torch.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+using namespace lorapp;
+using namespace lorapp::test;
+
+namespace {
+
+// The entries of a run's log that belong to optimizer steps.
+std::vector<LogEntry> steps_of(const TrainerState& state) {
+  std::vector<LogEntry> steps;
+  for (const LogEntry& entry : state.log_history) {
+    if (entry.contains("loss")) steps.push_back(entry);
+  }
+  return steps;
+}
+
+}  // namespace
+
+TEST_SUITE("golden training") {
+  TEST_CASE(
+      "ten losses, learning rates and gradient norms are transformers', over a dense and an NF4 "
+      "base") {
+    const auto golden = golden_json("training.json");
+    const GoldenTensors adapters("training.safetensors");
+    std::vector<Example> examples;
+    for (const auto& example : golden.at("examples")) {
+      examples.push_back({example.at("input_ids"), example.at("labels")});
+    }
+    const auto& settings = golden.at("settings");
+    for (const bool quantized : {false, true}) {
+      const std::string name = quantized ? "nf4" : "fp32";
+      CAPTURE(name);
+      const TemporaryFolder folder;
+      TrainingArguments args;
+      args.output_dir = (folder / "out").string();
+      args.per_device_train_batch_size = settings.at("per_device_train_batch_size");
+      args.gradient_accumulation_steps = settings.at("gradient_accumulation_steps");
+      args.learning_rate = settings.at("learning_rate");
+      args.max_steps = settings.at("max_steps");
+      args.warmup_steps = settings.at("warmup_steps");
+      args.weight_decay = settings.at("weight_decay");
+      args.max_grad_norm = settings.at("max_grad_norm");
+      args.seed = settings.at("seed");
+      args.logging_steps = 1;
+      args.save_strategy = "no";
+      PeftModel model = PeftModel::from_pretrained(
+          load_toy("mistral", quantized), golden_path("mistral/adapter"), /*is_trainable=*/true);
+      Trainer trainer(model, args, TokenizedDataset(examples));
+      const TrainOutput output = trainer.train();
+
+      const auto& want = golden.at(name);
+      const auto steps = steps_of(trainer.state());
+      REQUIRE(steps.size() == want.at("loss").size());
+      for (std::size_t i = 0; i < steps.size(); ++i) {
+        CAPTURE(i);
+        CHECK_GOLDEN(steps[i].at("loss"), want.at("loss")[i].get<double>());
+        CHECK_GOLDEN(steps[i].at("grad_norm"), want.at("grad_norm")[i].get<double>());
+        CHECK(steps[i].at("learning_rate") ==
+              doctest::Approx(want.at("learning_rate")[i].get<double>()).epsilon(1e-12));
+        CHECK(steps[i].at("epoch") == doctest::Approx(want.at("epoch")[i].get<double>()));
+      }
+      CHECK_GOLDEN(output.train_loss, want.at("train_loss").get<double>());
+      for (const auto& [parameter, value] : model.adapter_state()) {
+        CAPTURE(parameter);
+        // Adam divides by the root of a mean that may be tiny: rounding grows over ten steps.
+        const double error = relative_error(value, adapters[name + "." + parameter]);
+        CHECK_MESSAGE(error <= 1e-4, error);
+      }
+    }
+  }
+
+  TEST_CASE(
+      "a run over real rows gives the losses of transformers and peft from the same adapter") {
+    LORAPP_NEEDS_SHARED_DATA(model_folder, "models/stories260K");
+    LORAPP_NEEDS_SHARED_DATA(data_file, "dolly/databricks-dolly-15k.jsonl");
+    const auto golden = golden_json("stories260k_finetune.json");
+    const auto& options = golden.at("options");
+    const Tokenizer tokenizer = Tokenizer::from_pretrained(model_folder);
+    const TokenizedDataset data =
+        DollyDataset::from_jsonl(data_file)
+            .take(options.at("--take"))
+            .tokenize(tokenizer,
+                      PromptTemplate::alpaca(),
+                      {.max_length = options.at("--max-length").get<std::int64_t>()});
+    CHECK(data.size() == golden.at("num_examples").get<std::int64_t>());
+    CHECK(data.num_tokens() == golden.at("num_tokens").get<std::int64_t>());
+
+    const TemporaryFolder folder;
+    TrainingArguments args;
+    args.output_dir = (folder / "out").string();
+    args.per_device_train_batch_size = options.at("--per-device-train-batch-size");
+    args.gradient_accumulation_steps = options.at("--gradient-accumulation-steps");
+    args.learning_rate = options.at("--learning-rate");
+    args.num_train_epochs = options.at("--num-train-epochs");
+    args.warmup_steps = options.at("--warmup-steps");
+    args.weight_decay = options.at("--weight-decay");
+    args.max_grad_norm = options.at("--max-grad-norm");
+    args.seed = options.at("--seed");
+    args.logging_steps = options.at("--logging-steps");
+    args.save_strategy = "no";
+    PeftModel model = PeftModel::from_pretrained(CausalLM::from_pretrained(model_folder),
+                                                 golden_path(golden.at("init_adapter")),
+                                                 /*is_trainable=*/true);
+    Trainer trainer(model, args, data);
+    trainer.train();
+    const auto steps = steps_of(trainer.state());
+    const auto want = golden.at("log").at("loss").get<std::vector<double>>();
+    REQUIRE(steps.size() == want.size());
+    for (std::size_t i = 0; i < steps.size(); ++i) {
+      CAPTURE(i);
+      CHECK(std::abs(steps[i].at("loss") - want[i]) <= 1e-4);
+    }
+  }
+}
