@@ -121,10 +121,11 @@ std::vector<Source> match_tensors(const Checkpoint& checkpoint,
   return sources;
 }
 
-// Whether a skip_modules pattern means a module: the start of its path up to a dot, or the end of
+// Whether a skip_modules pattern means a module: whole names anywhere in its path, or the end of
 // its path, as for transformers' llm_int8_skip_modules (regular expressions aside).
 bool matches(const std::string& path, const std::string& pattern) {
-  return path == pattern || path.starts_with(pattern + ".") || path.ends_with(pattern);
+  return path.ends_with(pattern) ||
+         ("." + path + ".").find("." + pattern + ".") != std::string::npos;
 }
 
 void check_skip_modules(DecoderLM& model, const QuantConfig& quant) {

@@ -64,7 +64,7 @@ inline torch::Tensor attend(const torch::Tensor& q,
   if (count == 1) {
     // The heads of a group become the rows of one product: its keys are read once.
     const std::int64_t first = windowed ? length - window : 0;
-    return at::scaled_dot_product_attention(q.view({1, kv_heads, heads / kv_heads, size}),
+    return at::scaled_dot_product_attention(q.reshape({1, kv_heads, heads / kv_heads, size}),
                                             k.slice(1, first).unsqueeze(0),
                                             v.slice(1, first).unsqueeze(0))
         .reshape({1, heads * size});
