@@ -1,0 +1,197 @@
+#include "options.hpp"
+
+#include "console.hpp"
+
+#include <lorapp/error.hpp>
+#include <lorapp/io/dtype.hpp>
+#include <lorapp/io/hub_cache.hpp>
+#include <lorapp/quant/backend.hpp>
+#include <lorapp/quant/config.hpp>
+
+#include <ATen/Parallel.h>
+#include <c10/core/Device.h>
+#include <CLI/CLI.hpp>
+
+#include <algorithm>
+#include <utility>
+
+namespace lorapp::program {
+
+namespace {
+
+const CLI::IsMember kDtypes({"auto", "float32", "bfloat16", "float16"});
+
+std::optional<torch::Dtype> dtype_option(const std::string& name) {
+  if (name == "auto") return std::nullopt;
+  return parse_hf_dtype(name);
+}
+
+/// "auto", "cpu", "cuda" or "cuda:N"; an empty text if it is one of them.
+std::string check_device(const std::string& name) {
+  const std::string expected = "expected auto, cpu, cuda or cuda:N, found \"" + name + "\"";
+  if (name == "auto" || name == "cpu" || name == "cuda") return {};
+  if (!name.starts_with("cuda:") || name.size() == 5 || name.size() > 8) return expected;
+  const bool digits =
+      std::all_of(name.begin() + 5, name.end(), [](char c) { return c >= '0' && c <= '9'; });
+  return digits ? std::string{} : expected;
+}
+
+torch::Device choose_device(const std::string& name) {
+  if (name == "auto" || name == "cpu") return torch::kCPU;
+  LORAPP_CHECK(cuda_available(),
+               "device",
+               "--device ",
+               name,
+               ": this lorapp was built without CUDA; use --device cpu, or build with "
+               "LORAPP_CUDA=ON");
+  return torch::Device(name);
+}
+
+}  // namespace
+
+CLI::Option* add_switch(CLI::App& app, const std::string& name, bool& value, std::string help) {
+  help += value ? " (default: on)" : " (default: off)";
+  return app.add_flag("--" + name + ",!--no-" + name, value, help)
+      ->multi_option_policy(CLI::MultiOptionPolicy::Throw);
+}
+
+CLI::Option* add_list(CLI::App& app,
+                      const std::string& name,
+                      std::vector<std::string>& values,
+                      const std::string& help) {
+  return app.add_option(name, values, help)->allow_extra_args(false);
+}
+
+void CommonOptions::add_to(CLI::App& app) {
+  app.add_option("--threads", threads, "Threads that LibTorch computes on")
+      ->check(CLI::Range(1, 4096))
+      ->default_str("one a core");
+  app.add_flag("--json", json, "Print the result as one JSON object on stdout");
+  app.add_flag("--quiet", quiet, "Print no progress and no notes, only results and errors");
+}
+
+void CommonOptions::apply() const {
+  if (threads) at::set_num_threads(*threads);
+}
+
+void ModelOptions::add_to(CLI::App& app) {
+  app.add_option("--model",
+                 model,
+                 "A Hugging Face model folder, or a hub id in the local Hugging Face cache")
+      ->required();
+  app.add_option("--device", device, "auto, cpu, cuda or cuda:N")
+      ->capture_default_str()
+      ->check(CLI::Validator(check_device, "DEVICE"));
+  app.add_option("--quant-type",
+                 quant_type,
+                 "4-bit format of the linear layers; none keeps them dense. A folder that is "
+                 "quantized already stays as it is")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"nf4", "fp4", "none"}));
+  add_switch(app, "double-quant", double_quant, "Quantize the block scales to 8 bits as well");
+  app.add_option("--blocksize", blocksize, "Weights that share one scale")->capture_default_str();
+  app.add_option("--compute-dtype",
+                 compute_dtype,
+                 "Type of the quantized products; auto: bfloat16 where the processor multiplies it "
+                 "natively, else float32")
+      ->capture_default_str()
+      ->check(kDtypes);
+  app.add_option("--dtype",
+                 dtype,
+                 "Type of every other weight, and of a weight before it is quantized; auto: the "
+                 "file's")
+      ->capture_default_str()
+      ->check(kDtypes);
+  app.add_option("--seed", seed, "Seed of everything random")->capture_default_str();
+}
+
+std::filesystem::path ModelOptions::folder() const { return resolve_model_folder(model); }
+
+LoadOptions ModelOptions::load_options() const {
+  LoadOptions options;
+  options.device = choose_device(device);
+  options.dtype = dtype_option(dtype);
+  if (quant_type != "none") {
+    options.quant_config = QuantConfig{.quant_type = parse_quant_type(quant_type),
+                                       .compute_dtype = dtype_option(compute_dtype),
+                                       .use_double_quant = double_quant,
+                                       .blocksize = blocksize};
+  }
+  return options;
+}
+
+std::shared_ptr<CausalLM> ModelOptions::load(const Tokenizer& tokenizer,
+                                             const Console& console) const {
+  const LoadOptions options = load_options();
+  console.say("Loading " + model + (options.quant_config ? " in 4 bits" : ""));
+  std::shared_ptr<CausalLM> loaded = CausalLM::from_pretrained(folder(), options);
+  LORAPP_CHECK(tokenizer.vocab_size() <= loaded->config().vocab_size,
+               "tokenizer",
+               model,
+               ": the tokenizer has ",
+               tokenizer.vocab_size(),
+               " tokens, but the model's embedding has ",
+               loaded->config().vocab_size,
+               " rows");
+  return loaded;
+}
+
+CLI::Option* TemplateOptions::add_to(CLI::App& app) {
+  return app
+      .add_option("--template", template_name, "alpaca, mistral-instruct or a template file (JSON)")
+      ->capture_default_str();
+}
+
+void DataOptions::add_to(CLI::App& app) {
+  add_list(app, "--data", data, "Data file, JSONL or a JSON array; may be given several times")
+      ->required();
+  app.add_option("--format", format, "Fields of the rows; auto: by those of the first row")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"auto", "dolly", "alpaca", "text"}));
+  app.add_option("--skip", skip, "Rows to leave out at the beginning")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--take", take, "Rows to use, in the files' order")
+      ->default_str("all")
+      ->check(CLI::PositiveNumber);
+  prompt.add_to(app);
+  app.add_option("--max-length", max_length, "Tokens of an example; the rest is cut off")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  add_switch(app, "append-eos", append_eos, "End every example with the end token");
+  add_switch(app, "train-on-inputs", train_on_inputs, "Score the prompt as well as the response");
+}
+
+DollyDataset DataOptions::read_file(const std::string& file) const {
+  return DollyDataset::from_file(file, parse_data_format(format));
+}
+
+DollyDataset DataOptions::read() const {
+  DollyDataset rows;
+  for (const std::string& file : data) rows = rows.concatenate(read_file(file));
+  const std::int64_t all = rows.size();
+  rows = rows.skip(skip);
+  if (take) rows = rows.take(*take);
+  LORAPP_CHECK(!rows.empty(), "data", "--skip ", skip, " leaves none of the ", all, " rows");
+  return rows;
+}
+
+TokenizedDataset DataOptions::tokenize(const DollyDataset& rows,
+                                       const Tokenizer& tokenizer,
+                                       const Console& console) const {
+  TokenizedDataset examples = rows.tokenize(
+      tokenizer,
+      prompt.prompt_template(),
+      {.max_length = max_length, .append_eos = append_eos, .train_on_inputs = train_on_inputs});
+  const auto& counts = examples.statistics();
+  console.say(std::to_string(counts.examples) + " examples, " + std::to_string(counts.tokens) +
+              " tokens, " + std::to_string(counts.scored_tokens) + " of them scored");
+  if (counts.cut_examples > 0) {
+    console.note(std::to_string(counts.cut_examples) + " of " + std::to_string(counts.examples) +
+                 " examples were longer than --max-length " + std::to_string(max_length) +
+                 " and were cut");
+  }
+  return examples;
+}
+
+}  // namespace lorapp::program

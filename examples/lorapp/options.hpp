@@ -1,0 +1,91 @@
+// The options that several subcommands share, and what they become in the library's structs.
+// A member is the option of the same name with dashes; its initializer is the option's default.
+#pragma once
+
+#include <lorapp/data/dolly.hpp>
+#include <lorapp/data/example.hpp>
+#include <lorapp/data/prompt_template.hpp>
+#include <lorapp/data/tokenizer.hpp>
+#include <lorapp/nn/causal_lm.hpp>
+#include <lorapp/nn/load.hpp>
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace CLI {
+class App;
+class Option;
+}  // namespace CLI
+
+namespace lorapp::program {
+
+class Console;
+
+/// Two flags, --name and --no-name, for one value; both at once is an error.
+CLI::Option* add_switch(CLI::App& app, const std::string& name, bool& value, std::string help);
+
+/// An option that may be repeated, one value each time.
+CLI::Option* add_list(CLI::App& app,
+                      const std::string& name,
+                      std::vector<std::string>& values,
+                      const std::string& help);
+
+struct CommonOptions {
+  std::optional<int> threads{};
+  bool json = false;
+  bool quiet = false;
+
+  void add_to(CLI::App& app);
+  /// Sets the number of LibTorch's threads.
+  void apply() const;
+};
+
+struct ModelOptions {
+  std::string model{};
+  std::string device = "auto";
+  std::string quant_type = "nf4";
+  bool double_quant = false;
+  std::int64_t blocksize = 64;
+  std::string compute_dtype = "auto";
+  std::string dtype = "auto";
+  std::uint64_t seed = 42;
+
+  void add_to(CLI::App& app);
+  std::filesystem::path folder() const;
+  LoadOptions load_options() const;
+  /// Loads the model, and checks that the tokenizer fits its embedding.
+  std::shared_ptr<CausalLM> load(const Tokenizer& tokenizer, const Console& console) const;
+};
+
+struct TemplateOptions {
+  std::string template_name = "alpaca";
+
+  CLI::Option* add_to(CLI::App& app);
+  PromptTemplate prompt_template() const { return PromptTemplate::named_or_file(template_name); }
+};
+
+struct DataOptions {
+  std::vector<std::string> data{};
+  std::string format = "auto";
+  std::int64_t skip = 0;
+  std::optional<std::int64_t> take{};
+  TemplateOptions prompt{};
+  std::int64_t max_length = 1024;
+  bool append_eos = true;
+  bool train_on_inputs = true;
+
+  void add_to(CLI::App& app);
+  /// The rows of the files, one after the other, without the first `skip`, then `take` of them.
+  DollyDataset read() const;
+  DollyDataset read_file(const std::string& file) const;
+  /// Tokenizes rows, with a note on what was cut.
+  TokenizedDataset tokenize(const DollyDataset& rows,
+                            const Tokenizer& tokenizer,
+                            const Console& console) const;
+};
+
+}  // namespace lorapp::program

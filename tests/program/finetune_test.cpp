@@ -1,0 +1,218 @@
+// lorapp finetune: the output folder, checkpoints, adapters to start from, interruption.
+#include "process.hpp"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <csignal>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+using namespace lorapp::test;
+
+namespace {
+
+namespace fs = std::filesystem;
+
+Json json_file(const fs::path& path) {
+  const std::string text = read_file(path);
+  CAPTURE(path.string());
+  REQUIRE(Json::accept(text));
+  return Json::parse(text);
+}
+
+/// The losses that trainer_state.json logged.
+std::vector<double> losses(const fs::path& output) {
+  std::vector<double> values;
+  for (const Json& entry : json_file(output / "trainer_state.json")["log_history"]) {
+    if (entry.contains("loss")) values.push_back(entry["loss"]);
+  }
+  return values;
+}
+
+}  // namespace
+
+TEST_SUITE("program") {
+  TEST_CASE("finetune: writes the promised files and the promised JSON object") {
+    const World world;
+    const Outcome outcome = lorapp(world.finetune({"--json", "--logging-steps", "1"}));
+    CAPTURE(outcome.err);
+    REQUIRE(outcome.status == 0);
+    const Json result = outcome.json();
+    CHECK(result.size() == 9);
+    CHECK(result["output_dir"] == world.path("out"));
+    CHECK(result["global_step"] == 2);
+    CHECK(result["trainable_params"] == 4 * 2 * (32 + 32 + 32 + 16));
+    CHECK(result["all_params"] > result["trainable_params"]);
+    for (const char* number : {"train_loss",
+                               "train_runtime",
+                               "train_samples_per_second",
+                               "train_tokens_per_second",
+                               "peak_memory_bytes"}) {
+      CAPTURE(number);
+      CHECK(result[number].get<double>() > 0);
+    }
+    CHECK(contains(outcome.err, "trainable params: 896 || all params: "));
+
+    const fs::path output = world.path("out");
+    for (const char* name : {"adapter_config.json",
+                             "adapter_model.safetensors",
+                             "README.md",
+                             "tokenizer.model",
+                             "tokenizer_config.json",
+                             "trainer_state.json",
+                             "training_args.json",
+                             "checkpoint-2/adapter_model.safetensors"}) {
+      CAPTURE(name);
+      CHECK(fs::exists(output / name));
+    }
+    CHECK(json_file(output / "adapter_config.json")["base_model_name_or_path"] == world.model());
+    CHECK(losses(output).size() == 2);
+    for (const std::string& file : files_in(output)) CHECK_FALSE(contains(file, ".tmp-"));
+  }
+
+  TEST_CASE("finetune: an output folder that is not empty is refused before the model is read") {
+    const World world;
+    world.folder().write("out/notes.txt", "mine");
+    const Outcome refused = lorapp(world.finetune());
+    CHECK(refused.status == 1);
+    CHECK(contains(refused.err, world.path("out")));
+    CHECK(contains(refused.err, "overwrite"));
+    CHECK_FALSE(contains(refused.err, "Loading"));
+    CHECK(files_in(world.path("out")) == Arguments{"notes.txt"});
+    CHECK(lorapp(world.finetune({"--overwrite-output-dir"})).status == 0);
+    CHECK(read_file(world.path("out/notes.txt")) == "mine");
+  }
+
+  TEST_CASE("finetune: the same command gives the same losses and the same adapter") {
+    const World world;
+    REQUIRE(lorapp(world.finetune({"--logging-steps", "1"}, "a")).status == 0);
+    REQUIRE(lorapp(world.finetune({"--logging-steps", "1"}, "b")).status == 0);
+    CHECK(losses(world.path("a")) == losses(world.path("b")));
+    CHECK(read_file(world.path("a/adapter_model.safetensors")) ==
+          read_file(world.path("b/adapter_model.safetensors")));
+  }
+
+  TEST_CASE("finetune: --init-adapter starts where an adapter ended, and its configuration rules") {
+    const World world;
+    REQUIRE(lorapp(world.finetune({"--learning-rate", "0.02", "--quiet"}, "first")).status == 0);
+    Arguments second = world.finetune({"--init-adapter",
+                                       world.path("first"),
+                                       "--learning-rate",
+                                       "1e-12",
+                                       "--lora-dropout",
+                                       "0",
+                                       "--quiet"},
+                                      "second");
+    REQUIRE(lorapp(second).status == 0);
+    const auto loss = [&](const char* adapter) {
+      return lorapp({"eval",
+                     "--model",
+                     world.model(),
+                     "--adapter",
+                     world.path(adapter),
+                     "--data",
+                     world.data(),
+                     "--json"})
+          .json()["loss"]
+          .get<double>();
+    };
+    CHECK(loss("second") == doctest::Approx(loss("first")).epsilon(1e-6));
+
+    const Outcome contradicts = lorapp(world.finetune(
+        {"--init-adapter", world.path("first"), "--lora-alpha", "5", "--target-modules", "k_proj"},
+        "third"));
+    CHECK(contradicts.status == 1);
+    CHECK(contains(contradicts.err, "--lora-alpha"));
+    CHECK(contains(contradicts.err, "--target-modules"));
+    CHECK_FALSE(contains(contradicts.err, "--lora-r"));
+    CHECK_FALSE(fs::exists(world.path("third")));
+  }
+
+  TEST_CASE("finetune: a resumed run ends with the bits of one that was never interrupted") {
+    const World world;
+    const Arguments steps = {
+        "--logging-steps", "1", "--save-steps", "1", "--save-total-limit", "0"};
+    REQUIRE(lorapp(world.finetune(steps, "whole")).status == 0);
+    REQUIRE(lorapp(world.finetune(steps, "parts")).status == 0);
+    fs::remove_all(world.path("parts/checkpoint-2"));
+    fs::remove(world.path("parts/adapter_model.safetensors"));
+    Arguments resume = steps;
+    resume.insert(resume.end(), {"--resume-from-checkpoint", "last"});
+    const Outcome outcome = lorapp(world.finetune(resume, "parts"));
+    CAPTURE(outcome.err);
+    REQUIRE(outcome.status == 0);
+    CHECK(read_file(world.path("parts/adapter_model.safetensors")) ==
+          read_file(world.path("whole/adapter_model.safetensors")));
+    CHECK(losses(world.path("parts")) == losses(world.path("whole")));
+  }
+
+  TEST_CASE("finetune: a signal saves the state and ends with 130 or 143") {
+    for (const auto& [signal, status] : {std::pair{SIGINT, 130}, std::pair{SIGTERM, 143}}) {
+      const World world;
+      const Arguments steps = {"--max-steps", "100000", "--logging-steps", "1"};
+      const Outcome outcome =
+          lorapp(world.finetune(steps), {.signal = signal, .signal_when = "loss"});
+      CAPTURE(outcome.err);
+      CHECK(outcome.status == status);
+      CHECK(outcome.out.empty());
+      const std::vector<std::string> files = files_in(world.path("out"));
+      CHECK(std::ranges::any_of(files, [](const std::string& file) {
+        return file.starts_with("checkpoint-") && contains(file, "adapter_model.safetensors");
+      }));
+      CHECK_FALSE(fs::exists(world.path("out/adapter_model.safetensors")));
+      for (const std::string& file : files) CHECK_FALSE(contains(file, ".tmp-"));
+    }
+  }
+
+  TEST_CASE("finetune: evaluation data is scored, and --eval-split holds rows back") {
+    const World world;
+    REQUIRE(
+        lorapp(world.finetune({"--eval-data", world.data(), "--eval-steps", "1"}, "a")).status ==
+        0);
+    int evaluations = 0;
+    for (const Json& entry : json_file(world.path("a/trainer_state.json"))["log_history"]) {
+      evaluations += entry.contains("eval_loss");
+    }
+    CHECK(evaluations == 2);
+    const Outcome split = lorapp(world.finetune({"--eval-split", "0.25"}, "b"));
+    CHECK(split.status == 0);
+    CHECK(contains(split.err, "6 examples"));
+    CHECK(contains(split.err, "2 examples"));
+  }
+
+  TEST_CASE("finetune: several data files, --skip and --take count in their order") {
+    const World world;
+    const Outcome outcome =
+        lorapp(world.finetune({"--data", world.data(), "--skip", "5", "--take", "6"}));
+    CHECK(outcome.status == 0);
+    CHECK(contains(outcome.err, "6 examples"));
+    CHECK(lorapp(world.finetune({"--skip", "8"}, "other")).status == 1);
+  }
+
+  TEST_CASE("finetune: the tutorial's --fp16 is accepted on a CPU, with one note") {
+    const World world;
+    const Outcome outcome = lorapp(world.finetune({"--fp16"}));
+    CHECK(outcome.status == 0);
+    CHECK(contains(outcome.err, "note: --fp16"));
+    CHECK(contains(outcome.err, "half precision"));
+  }
+
+  TEST_CASE("finetune: a full disk is one error, and no part of a file stays") {
+    const World world;
+    const Outcome outcome = lorapp(world.finetune({"--lora-r", "64"}), {.file_size_limit = 20000});
+    CHECK(outcome.status != 0);
+    Arguments arguments = world.finetune();
+    arguments[std::ranges::find(arguments, "--lora-r") - arguments.begin() + 1] = "64";
+    const Outcome full = lorapp(arguments, {.file_size_limit = 20000});
+    CAPTURE(full.err);
+    CHECK(full.status == 1);
+    CHECK(contains(full.err, "File too large"));
+    for (const std::string& file : files_in(world.path("out"))) {
+      CAPTURE(file);
+      CHECK_FALSE(contains(file, ".tmp-"));
+      CHECK_FALSE(contains(file, "adapter_model.safetensors"));
+    }
+  }
+}
