@@ -1,5 +1,5 @@
 // The small world's tables, as text that a reader can check line by line.
-// Rows are parsed by world.cpp; the format of each table stands above it in facts.cpp.
+// Rows are parsed by world.cpp; the format of each table stands above it in tables_*.cpp.
 #pragma once
 
 #include <string>

@@ -4,10 +4,10 @@
 
 #include <lorapp/lorapp.hpp>
 
-#include <CLI/CLI.hpp>
-#include <nlohmann/json.hpp>
 #include <sentencepiece_trainer.h>
 #include <torch/utils.h>
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <filesystem>
@@ -27,7 +27,7 @@ using lorapp::Tokenizer;
 struct Options {
   std::string output_dir;
   std::uint64_t seed = 1;
-  int rounds = 120;               // times every fact is stated or asked
+  int rounds = 120;  // times every fact is stated or asked
   std::int64_t vocab_size = 2048;
   std::int64_t row_tokens = 256;  // documents are laid end to end and cut into rows of this length
   std::int64_t batch_rows = 8;
@@ -171,8 +171,10 @@ int main(int argc, char** argv) {
   app.add_option("--output-dir", options.output_dir, "folder for the model")->required();
   app.add_option("--seed", options.seed, "of the text, the weights and the order");
   app.add_option("--rounds", options.rounds, "how often every fact is told")->capture_default_str();
-  app.add_option("--learning-rate", options.learning_rate, "peak of the cosine")->capture_default_str();
-  app.add_option("--batch-rows", options.batch_rows, "rows of 256 tokens a step")->capture_default_str();
+  app.add_option("--learning-rate", options.learning_rate, "peak of the cosine")
+      ->capture_default_str();
+  app.add_option("--batch-rows", options.batch_rows, "rows of 256 tokens a step")
+      ->capture_default_str();
   app.add_option("--threads", options.threads, "0: LibTorch's own choice");
   CLI11_PARSE(app, argc, argv);
   try {

@@ -61,7 +61,8 @@ void add_opposites(FactList& list) {
 }
 
 // The table of one operation; a pair and its mirror image are one group.
-void add_arithmetic(FactList& list, std::string_view name, const std::string& word, int low, int high) {
+void add_arithmetic(
+    FactList& list, std::string_view name, const std::string& word, int low, int high) {
   for (int a = low; a <= high; ++a) {
     for (int b = a; b <= high; ++b) {
       const int group = list.new_group();
@@ -119,16 +120,21 @@ const std::vector<Layout> kLayouts = {
     {"", "{q}\n\n{a}\n\n"},
 };
 
-std::string fill(std::string pattern, const std::vector<std::pair<std::string, std::string>>& values) {
+std::string fill(std::string pattern,
+                 const std::vector<std::pair<std::string, std::string>>& values) {
   for (const auto& [key, value] : values) {
-    for (std::size_t at = 0; (at = pattern.find(key, at)) != std::string::npos; at += value.size()) {
+    for (std::size_t at = 0; (at = pattern.find(key, at)) != std::string::npos;
+         at += value.size()) {
       pattern.replace(at, key.size(), value);
     }
   }
   return pattern;
 }
 
-std::string entry(const Layout& layout, std::size_t number, const std::string& question, const std::string& answer) {
+std::string entry(const Layout& layout,
+                  std::size_t number,
+                  const std::string& question,
+                  const std::string& answer) {
   return fill(layout.entry, {{"{i}", std::to_string(number)}, {"{q}", question}, {"{a}", answer}});
 }
 
@@ -205,8 +211,9 @@ std::vector<std::string> pretraining_documents(std::uint64_t seed, int rounds) {
     random.shuffle(order);
     for (std::size_t at = 0; at < order.size();) {
       const std::size_t count = std::min<std::size_t>(2 + random.below(5), order.size() - at);
-      const std::vector<const Fact*> chosen(order.begin() + static_cast<std::ptrdiff_t>(at),
-                                            order.begin() + static_cast<std::ptrdiff_t>(at + count));
+      const std::vector<const Fact*> chosen(
+          order.begin() + static_cast<std::ptrdiff_t>(at),
+          order.begin() + static_cast<std::ptrdiff_t>(at + count));
       const bool asked = random.below(100) < 65;
       documents.push_back(asked ? question_list(random, chosen) : statement(random, chosen));
       at += count;
@@ -221,9 +228,11 @@ Split split_world(std::uint64_t seed) {
   std::vector<int> groups(static_cast<std::size_t>(all.back().group + 1));
   for (std::size_t i = 0; i < groups.size(); ++i) groups[i] = static_cast<int>(i);
   random.shuffle(groups);
-  const std::set<int> tuned(groups.begin(), groups.begin() + static_cast<std::ptrdiff_t>(groups.size() / 2));
+  const std::set<int> tuned(groups.begin(),
+                            groups.begin() + static_cast<std::ptrdiff_t>(groups.size() / 2));
   Split split;
-  for (const Fact& fact : all) (tuned.count(fact.group) ? split.tuning : split.held_out).push_back(&fact);
+  for (const Fact& fact : all)
+    (tuned.count(fact.group) ? split.tuning : split.held_out).push_back(&fact);
   return split;
 }
 
@@ -274,7 +283,9 @@ std::string dolly_jsonl(const std::vector<Question>& questions) {
   return out;
 }
 
-std::string few_shot_prompt(const Question& question, const std::vector<Question>& examples, std::uint64_t seed) {
+std::string few_shot_prompt(const Question& question,
+                            const std::vector<Question>& examples,
+                            std::uint64_t seed) {
   Random random(seed);
   const Layout& layout = kLayouts.front();
   std::string text;

@@ -1,5 +1,6 @@
 // The quickstart's world: true facts, the plain text a base model learns them from, and a tuning
-// file about half of them. Everything follows from a seed: same seed, same bytes, on every platform.
+// file about half of them. Everything follows from a seed: same seed, same bytes, on every
+// platform.
 #pragma once
 
 #include "facts.hpp"

@@ -106,7 +106,8 @@ TEST_SUITE("quickstart") {
     CHECK(random.next() == 0xbeeb8da1658eec67u);
   }
 
-  TEST_CASE("each round of the pretraining text tells every fact once, two thirds of it as questions") {
+  TEST_CASE(
+      "each round of the pretraining text tells every fact once, two thirds of it as questions") {
     const std::vector<std::string> documents = pretraining_documents(7, 10);
     std::size_t asked = 0;
     for (const std::string& document : documents) {
