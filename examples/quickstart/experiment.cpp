@@ -32,7 +32,8 @@ std::shared_ptr<lorapp::PeftModel> tune(std::shared_ptr<lorapp::CausalLM> base,
                                         const std::filesystem::path& dolly_file,
                                         const std::filesystem::path& output_dir,
                                         std::uint64_t seed,
-                                        std::ostream* progress) {
+                                        std::ostream* progress,
+                                        bool is_terminal) {
   auto model = std::make_shared<lorapp::PeftModel>(
       std::move(base),
       lorapp::LoraConfig{
@@ -49,12 +50,12 @@ std::shared_ptr<lorapp::PeftModel> tune(std::shared_ptr<lorapp::CausalLM> base,
   arguments.learning_rate = kLearningRate;
   arguments.num_train_epochs = 3;
   arguments.logging_steps = 10;
-  arguments.save_total_limit = 2;
+  arguments.overwrite_output_dir = true;
   arguments.seed = seed;
   lorapp::Trainer trainer(*model, arguments, rows);
   if (progress != nullptr) {
     model->print_trainable_parameters(*progress);
-    trainer.add_callback(std::make_shared<lorapp::ProgressCallback>(*progress));
+    trainer.add_callback(std::make_shared<lorapp::ProgressCallback>(*progress, is_terminal));
   }
   trainer.train();
   return model;

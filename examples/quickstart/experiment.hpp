@@ -31,7 +31,8 @@ std::shared_ptr<lorapp::PeftModel> tune(std::shared_ptr<lorapp::CausalLM> base,
                                         const std::filesystem::path& dolly_file,
                                         const std::filesystem::path& output_dir,
                                         std::uint64_t seed,
-                                        std::ostream* progress);
+                                        std::ostream* progress,
+                                        bool is_terminal = false);
 
 /// What a model said to each question, and how much of it was right.
 struct Score {

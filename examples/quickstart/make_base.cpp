@@ -6,6 +6,7 @@
 
 #include <sentencepiece_trainer.h>
 #include <torch/utils.h>
+#include <unistd.h>
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
@@ -145,18 +146,22 @@ void run(const Options& options) {
             << rows.num_tokens() << " tokens\n";
 
   auto model = CausalLM::from_config(base_config(tokenizer), options.seed);
-  const auto steps = rows.size() / options.batch_rows;
   lorapp::TrainingArguments arguments;
-  arguments.output_dir = options.output_dir;
+  // The loss curve of the run stays beside the model.
+  arguments.output_dir = (std::filesystem::path(options.output_dir) / "training").string();
+  arguments.overwrite_output_dir = true;
   arguments.per_device_train_batch_size = options.batch_rows;
   arguments.gradient_accumulation_steps = 1;
   arguments.learning_rate = options.learning_rate;
   arguments.num_train_epochs = 1;
-  arguments.lr_scheduler_type = "cosine";
-  arguments.warmup_steps = steps / 20;
+  arguments.lr_scheduler_type = lorapp::SchedulerType::cosine;
+  arguments.warmup_steps = 0.05;
   arguments.logging_steps = 50;
+  arguments.save_strategy = "no";
   arguments.seed = options.seed;
   lorapp::Trainer trainer(*model, arguments, rows);
+  trainer.add_callback(
+      std::make_shared<lorapp::ProgressCallback>(std::cerr, isatty(STDERR_FILENO) != 0));
   trainer.train();
 
   model->to(torch::kBFloat16);

@@ -4,6 +4,7 @@
 
 #include <sys/resource.h>
 #include <torch/utils.h>
+#include <unistd.h>
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
@@ -70,8 +71,13 @@ void run_controls(const Options& options,
               ask_all_few_shot(*base, tokenizer, held_out, tuning, options.seed));
   const auto file = options.work_dir / "shuffled.jsonl";
   write_dolly_file(file, with_shuffled_answers(tuning, options.seed));
-  const auto model =
-      tune(base, tokenizer, file, options.work_dir / "shuffled", options.seed, &std::cerr);
+  const auto model = tune(base,
+                          tokenizer,
+                          file,
+                          options.work_dir / "shuffled",
+                          options.seed,
+                          &std::cerr,
+                          isatty(STDERR_FILENO) != 0);
   print_score("tuned on shuffled answers", ask_all(*model, tokenizer, held_out));
 }
 
@@ -108,7 +114,8 @@ void run(const Options& options) {
   const auto tuning_start = std::chrono::steady_clock::now();
   const auto adapter_dir = options.work_dir / "adapter";
   std::filesystem::remove_all(adapter_dir);
-  const auto model = tune(base, tokenizer, file, adapter_dir, options.seed, &std::cerr);
+  const auto model = tune(
+      base, tokenizer, file, adapter_dir, options.seed, &std::cerr, isatty(STDERR_FILENO) != 0);
   const std::chrono::duration<double> tuning_time = std::chrono::steady_clock::now() - tuning_start;
   model->save_pretrained(adapter_dir);
   const Score after = ask_all(*model, tokenizer, held_out);
