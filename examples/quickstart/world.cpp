@@ -104,20 +104,36 @@ std::string capitalised(std::string text) {
   return text;
 }
 
-// A layout of question/answer text: what stands before the list, and one entry; {q} {a} {i}.
+// A layout of question/answer text: what stands before the list, and one entry; {q} {a} {i}, and
+// {r} for the remark that may come between question and answer.
 struct Layout {
   const char* title;
   const char* entry;
 };
 const std::vector<Layout> kLayouts = {
-    {"", "Q: {q}\nA: {a}\n"},
+    {"", "Q: {q}\n{r}A: {a}\n"},
     {"", "Question: {q} Answer: {a}\n"},
-    {"", "{q}\n{a}\n"},
-    {"", "{q} {a}\n"},
-    {"Quiz\n", "{i}. {q}\n{a}\n"},
-    {"", "Teacher: {q}\nPupil: {a}\n\n"},
+    {"", "{q}\n{r}{a}\n"},
+    {"Quiz\n", "{i}. {q}\n{r}{a}\n"},
+    {"", "Teacher: {q}\n{r}Pupil: {a}\n\n"},
+    {"", "Question {i}:\n{q}\n\n{r}Answer {i}:\n{a}\n\n"},
+    {"Read each question, then the answer below it.\n\n",
+     "{q}\n\n{r}The answer in short:\n{a}\n\n"},
     {"", "- {q} - {a}\n"},
-    {"", "{q}\n\n{a}\n\n"},
+};
+
+// Remarks of many lengths keep the model from finding the question by its distance from the answer.
+const std::vector<std::string> kRemarks = {
+    "Think.\n",
+    "One word, please.\n",
+    "This one is easy.\n\n",
+    "Now comes the answer.\n",
+    "Take your time and then say it.\n",
+    "There is only one right answer here.\n\n",
+    "Who knows it? It is in every school book.\n",
+    "Write the answer on the next line and nothing else.\n",
+    "We have talked about it before, so it should not be hard to say.\n\n",
+    "The next line holds what belongs there; look at the question once more, then read on.\n",
 };
 
 std::string fill(std::string pattern,
@@ -134,8 +150,11 @@ std::string fill(std::string pattern,
 std::string entry(const Layout& layout,
                   std::size_t number,
                   const std::string& question,
+                  const std::string& remark,
                   const std::string& answer) {
-  return fill(layout.entry, {{"{i}", std::to_string(number)}, {"{q}", question}, {"{a}", answer}});
+  return fill(
+      layout.entry,
+      {{"{i}", std::to_string(number)}, {"{r}", remark}, {"{q}", question}, {"{a}", answer}});
 }
 
 std::string question_list(Random& random, const std::vector<const Fact*>& chosen) {
@@ -143,7 +162,9 @@ std::string question_list(Random& random, const std::vector<const Fact*>& chosen
   std::string text = layout.title;
   for (std::size_t i = 0; i < chosen.size(); ++i) {
     const Fact& fact = *chosen[i];
-    text += entry(layout, i + 1, phrase(random.pick(fact.relation->questions), fact), fact.answer);
+    const std::string question = phrase(random.pick(fact.relation->questions), fact);
+    const std::string remark = random.below(5) < 2 ? random.pick(kRemarks) : "";
+    text += entry(layout, i + 1, question, remark, fact.answer);
   }
   return text.substr(0, text.find_last_not_of('\n') + 1);
 }
@@ -291,9 +312,9 @@ std::string few_shot_prompt(const Question& question,
   std::string text;
   for (std::size_t i = 0; i < 3; ++i) {
     const Question& example = random.pick(examples);
-    text += entry(layout, i + 1, example.instruction, example.answer);
+    text += entry(layout, i + 1, example.instruction, "", example.answer);
   }
-  const std::string last = entry(layout, 4, question.instruction, "");
+  const std::string last = entry(layout, 4, question.instruction, "", "");
   return text + last.substr(0, last.find_last_not_of(" \n") + 1);
 }
 
