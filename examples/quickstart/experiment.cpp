@@ -23,8 +23,11 @@ std::string trimmed(const std::string& text) {
 std::filesystem::path default_base() { return LORAPP_QUICKSTART_BASE; }
 
 std::shared_ptr<lorapp::CausalLM> load_base(const std::filesystem::path& dir) {
+  // The residual stream in fp32: many CPUs multiply bf16 by converting every number on the way.
   return lorapp::CausalLM::from_pretrained(
-      dir, {.quant_config = lorapp::QuantConfig{.quant_type = lorapp::QuantType::nf4}});
+      dir,
+      {.quant_config = lorapp::QuantConfig{.quant_type = lorapp::QuantType::nf4},
+       .dtype = torch::kFloat32});
 }
 
 std::shared_ptr<lorapp::PeftModel> tune(std::shared_ptr<lorapp::CausalLM> base,

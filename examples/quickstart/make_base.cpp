@@ -132,7 +132,7 @@ ModelConfig base_config(const Tokenizer& tokenizer) {
   config.tie_word_embeddings = false;
   config.bos_token_id = tokenizer.bos_id();
   config.eos_token_id = {tokenizer.eos_id().value()};
-  config.dtype = torch::kBFloat16;
+  config.dtype = torch::kFloat32;  // of the training; the saved weights are bf16
   return config;
 }
 
