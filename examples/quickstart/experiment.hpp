@@ -4,7 +4,13 @@
 
 #include "world.hpp"
 
-#include <lorapp/lorapp.hpp>
+#include <lorapp/data/dolly.hpp>
+#include <lorapp/data/tokenizer.hpp>
+#include <lorapp/generate/generate.hpp>
+#include <lorapp/io/checkpoint.hpp>
+#include <lorapp/nn/causal_lm.hpp>
+#include <lorapp/peft/peft_model.hpp>
+#include <lorapp/train/trainer.hpp>
 
 #include <filesystem>
 #include <functional>

@@ -2,7 +2,9 @@
 // It learns the facts as plain text; no document has the prompt format that the quickstart tunes.
 #include "world.hpp"
 
-#include <lorapp/lorapp.hpp>
+#include <lorapp/data/tokenizer.hpp>
+#include <lorapp/nn/causal_lm.hpp>
+#include <lorapp/train/trainer.hpp>
 
 #include <sentencepiece_trainer.h>
 #include <torch/utils.h>
