@@ -60,6 +60,23 @@ bool is_float(const std::string& dtype) {
   return dtype == "F32" || dtype == "BF16" || dtype == "F16" || dtype == "F64";
 }
 
+// One problem a name, with the candidate it may have been meant for; a long list is cut, so that
+// the other kinds of problems stay in sight.
+void list_names(Problems& problems,
+                const std::vector<std::string>& names,
+                const std::vector<std::string>& candidates,
+                const std::string& what,
+                const std::string& hint) {
+  constexpr std::size_t kMaxNames = 7;
+  for (std::size_t i = 0; i < std::min(names.size(), kMaxNames); ++i) {
+    const std::string nearest = detail::nearest_name(names[i], candidates);
+    problems.add(names[i], what, nearest.empty() ? "" : "; " + hint + nearest);
+  }
+  if (names.size() > kMaxNames) {
+    problems.add("the same holds for ", names.size() - kMaxNames, " more tensors");
+  }
+}
+
 // The source of every tensor of the model; one Error lists all that is wrong.
 std::vector<Source> match_tensors(const Checkpoint& checkpoint,
                                   const ModelConfig& config,
@@ -103,20 +120,12 @@ std::vector<Source> match_tensors(const Checkpoint& checkpoint,
   for (const std::string& name : checkpoint.names()) {
     if (!known.contains(name) && !is_ignored(name, config)) unexpected.push_back(name);
   }
-  for (const std::string& name : missing) {
-    const std::string nearest = detail::nearest_name(name, unexpected);
-    problems.add(name,
-                 " is missing",
-                 nearest.empty() ? "" : "; the nearest name in the files is " + nearest);
-  }
-  for (const std::string& name : unexpected) {
-    const std::string nearest = detail::nearest_name(name, missing);
-    problems.add(name,
-                 " is no tensor of this ",
-                 config.model_type,
-                 " model",
-                 nearest.empty() ? "" : "; the nearest that is missing is " + nearest);
-  }
+  list_names(problems, missing, unexpected, " is missing", "the nearest name in the files is ");
+  list_names(problems,
+             unexpected,
+             missing,
+             " is no tensor of this " + config.model_type + " model",
+             "the nearest that is missing is ");
   problems.throw_if_any();
   return sources;
 }

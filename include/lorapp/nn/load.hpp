@@ -14,10 +14,10 @@ namespace lorapp {
 struct LoadOptions {
   /// Quantizes the linear layers of the decoder; nothing: dense. A folder that is 4-bit already
   /// stays as it is, and only compute_dtype counts.
-  std::optional<QuantConfig> quant_config;
+  std::optional<QuantConfig> quant_config = std::nullopt;
   /// What every weight is converted to, before it is quantized too; nothing: config.json's dtype,
   /// or each tensor's own where that names none.
-  std::optional<torch::Dtype> dtype;
+  std::optional<torch::Dtype> dtype = std::nullopt;
   torch::Device device = torch::kCPU;
 };
 
