@@ -20,6 +20,7 @@ using namespace lorapp::test;
 TEST_SUITE("golden stories260K") {
   TEST_CASE("five prompts continue as transformers continues them") {
     LORAPP_NEEDS_SHARED_DATA(folder, "models/stories260K");
+    const OneThread one_thread;
     const auto model = CausalLM::from_pretrained(folder);
     const Tokenizer tokenizer = Tokenizer::from_pretrained(folder);
     const auto golden = golden_json("stories260k_greedy.json");
@@ -40,6 +41,7 @@ TEST_SUITE("golden stories260K") {
 
   TEST_CASE("the first 200 tokens are its author's greedy text") {
     LORAPP_NEEDS_SHARED_DATA(folder, "models/stories260K");
+    const OneThread one_thread;
     const auto model = CausalLM::from_pretrained(folder);
     const Tokenizer tokenizer = Tokenizer::from_pretrained(folder);
     // The file holds the text of bos and 200 tokens; a prompt of nothing leaves bos alone.

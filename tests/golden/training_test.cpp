@@ -38,6 +38,7 @@ TEST_SUITE("golden training") {
   TEST_CASE(
       "ten losses, learning rates and gradient norms are transformers', over a dense and an NF4 "
       "base") {
+    const OneThread one_thread;
     const auto golden = golden_json("training.json");
     const GoldenTensors adapters("training.safetensors");
     std::vector<Example> examples;
@@ -91,6 +92,7 @@ TEST_SUITE("golden training") {
       "a run over real rows gives the losses of transformers and peft from the same adapter") {
     LORAPP_NEEDS_SHARED_DATA(model_folder, "models/stories260K");
     LORAPP_NEEDS_SHARED_DATA(data_file, "dolly/databricks-dolly-15k.jsonl");
+    const OneThread one_thread;
     const auto golden = golden_json("stories260k_finetune.json");
     const auto& options = golden.at("options");
     const Tokenizer tokenizer = Tokenizer::from_pretrained(model_folder);

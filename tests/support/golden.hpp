@@ -5,6 +5,7 @@
 #include <lorapp/error.hpp>
 #include <lorapp/io/safetensors.hpp>
 
+#include <ATen/Parallel.h>
 #include <doctest/doctest.h>
 #include <torch/torch.h>
 #include <nlohmann/json.hpp>
@@ -47,6 +48,19 @@ class GoldenTensors {
 
  private:
   SafetensorsFile file_;
+};
+
+/// One thread for as long as it lives: for tiny tensors more threads only wait for each other, the
+/// longer the busier the machine is.
+class OneThread {
+ public:
+  OneThread() : before_(at::get_num_threads()) { at::set_num_threads(1); }
+  ~OneThread() { at::set_num_threads(before_); }
+  OneThread(const OneThread&) = delete;
+  OneThread& operator=(const OneThread&) = delete;
+
+ private:
+  int before_;
 };
 
 /// ‖got − want‖ / ‖want‖; infinite where the shapes differ or got is not finite.
