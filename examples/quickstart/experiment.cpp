@@ -37,11 +37,12 @@ std::shared_ptr<lorapp::PeftModel> tune(std::shared_ptr<lorapp::CausalLM> base,
                                         std::uint64_t seed,
                                         std::ostream* progress,
                                         bool is_terminal) {
-  auto model = std::make_shared<lorapp::PeftModel>(
-      std::move(base),
-      lorapp::LoraConfig{
-          .r = 16, .lora_alpha = 32, .target_modules = {"q_proj", "v_proj"}, .lora_dropout = 0.05},
-      seed);
+  lorapp::LoraConfig config;
+  config.r = 16;
+  config.lora_alpha = 32;
+  config.target_modules = {"q_proj", "v_proj"};
+  config.lora_dropout = 0.05;
+  auto model = std::make_shared<lorapp::PeftModel>(std::move(base), config, seed);
   const auto rows =
       lorapp::DollyDataset::from_jsonl(dolly_file)
           .tokenize(
