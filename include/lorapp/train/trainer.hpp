@@ -7,7 +7,6 @@
 #include <lorapp/data/example.hpp>
 #include <lorapp/error.hpp>
 #include <lorapp/nn/causal_lm.hpp>
-#include <lorapp/nn/traverse.hpp>
 #include <lorapp/peft/dropout.hpp>
 #include <lorapp/train/adamw.hpp>
 #include <lorapp/train/callbacks.hpp>
@@ -16,6 +15,7 @@
 #include <lorapp/train/evaluate.hpp>
 #include <lorapp/train/loss.hpp>
 #include <lorapp/train/schedule.hpp>
+#include <lorapp/train/train_output.hpp>
 #include <lorapp/train/training_arguments.hpp>
 
 #include <torch/types.h>
@@ -33,19 +33,6 @@
 #include <vector>
 
 namespace lorapp {
-
-/// What Trainer::train returns. Times are in seconds; means and rates count this call's steps only.
-struct TrainOutput {
-  std::int64_t global_step = 0;
-  double train_loss = 0;     ///< mean over the steps of this call
-  double train_runtime = 0;  ///< of the whole call
-  double train_samples_per_second = 0;
-  double train_steps_per_second = 0;
-  double train_tokens_per_second = 0;  ///< input tokens, first forward to last optimizer step
-  std::int64_t num_input_tokens_seen = 0;
-  double total_flos = 0;
-  bool stopped = false;  ///< ended before the last step by the stop flag or a callback
-};
 
 /// Trains the parameters of a model that require gradients: the adapters of a PeftModel, or all of
 /// a plain model's. Half-precision parameters get float32 master copies.
@@ -226,9 +213,7 @@ class Trainer {
     state_.train_batch_size = args_.per_device_train_batch_size;
     state_.num_train_epochs = (schedule_.max_steps + data_.windows() - 1) / data_.windows();
 
-    const torch::Tensor embedding = embedding_of(model_);
-    flos_per_token_ = 6.0 * static_cast<double>(num_parameters(model_) -
-                                                (embedding.defined() ? embedding.numel() : 0));
+    flos_per_token_ = detail::flos_per_token(model_);
   }
 
   /// One accumulation window and its optimizer step; nothing if the stop flag came up before its
@@ -382,14 +367,6 @@ class Trainer {
                  " was trained on other data: the examples of its last step, ",
                  state_.global_step,
                  ", are not those of this data set");
-  }
-
-  /// The embedding of the tokens, which transformers leaves out of its count of operations.
-  static torch::Tensor embedding_of(const torch::nn::Module& model) {
-    for (const auto& parameter : model.named_parameters()) {
-      if (parameter.key().ends_with("embed_tokens.weight")) return parameter.value();
-    }
-    return {};
   }
 
   template <class F>
