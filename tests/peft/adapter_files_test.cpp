@@ -132,7 +132,7 @@ TEST_CASE("adapter files: half-precision files are widened") {
   write_safetensors(folder / kFile, tensors);
   const PeftModel loaded = PeftModel::from_pretrained(tiny_model(), folder.path());
   const torch::Tensor a = loaded.adapted_layers()[0].adapter->a();
-  CHECK(a.scalar_type() == torch::kFloat32);
+  CHECK((a.scalar_type() == torch::kFloat32));
   CHECK(a.equal(tensor_of(tensors, kFirst).to(torch::kFloat32)));
 }
 

@@ -31,7 +31,7 @@ TEST_CASE("dropout: p of the elements are zero, the rest are divided by 1 - p, i
     const double zeros = y.eq(0).to(torch::kFloat64).mean().item<double>();
     CHECK(std::abs(zeros - 0.25) < 0.006);  // 4 standard deviations
     const torch::Tensor kept = y.masked_select(y.ne(0));
-    CHECK(kept.eq(torch::tensor(1 / 0.75).to(dtype)).all().item<bool>());
+    CHECK(kept.eq(torch::full({}, 1 / 0.75, dtype)).all().item<bool>());
   }
 }
 
@@ -108,7 +108,7 @@ TEST_CASE("lora: half-precision input is widened, the parameters stay float32") 
   adapter.eval();
   const torch::Tensor x = random_input(4, 37).to(torch::kBFloat16);
   CHECK(adapter.delta(x).equal(adapter.delta(x.to(torch::kFloat32))));
-  CHECK(adapter.a().scalar_type() == torch::kFloat32);
+  CHECK((adapter.a().scalar_type() == torch::kFloat32));
 }
 
 TEST_CASE("lora: dropout acts in train mode only and follows the seed") {

@@ -104,7 +104,7 @@ TEST_CASE("trainer: without shuffling, the first step is the loss over the first
 }
 
 TEST_CASE("trainer: the epoch's order is torch.randperm(seed + epoch)") {
-  detail::DataPlan plan{5, 2, 1, 42, true};
+  lorapp::detail::DataPlan plan{5, 2, 1, 42, true};
   CHECK(plan.order(1) == torch_randperm(5, 43));
   plan.shuffle = false;
   CHECK(plan.order(3) == std::vector<std::int64_t>{0, 1, 2, 3, 4});
@@ -156,7 +156,7 @@ TEST_CASE("trainer: a plain model trains all its parameters, in bfloat16 with ma
     std::size_t i = 0;
     for (const auto& parameter : model->parameters()) {
       CHECK_FALSE(parameter.equal(before[i++]));
-      CHECK(parameter.scalar_type() == dtype);
+      CHECK((parameter.scalar_type() == dtype));
     }
     CHECK(std::filesystem::exists(folder / "out/checkpoint-18/model.safetensors"));
   }

@@ -39,23 +39,23 @@ struct LORAPP_API LoraConfig {
   LoraInit init_lora_weights = LoraInit::kaiming;
   /// Other ranks and alphas by layer. A key is a regular expression for the end of a path; where
   /// several match, the first in sorted order counts, as in a file that PEFT wrote.
-  std::map<std::string, std::int64_t> rank_pattern;
-  std::map<std::string, double> alpha_pattern;
+  std::map<std::string, std::int64_t> rank_pattern = {};
+  std::map<std::string, double> alpha_pattern = {};
   /// A regular expression for whole paths, in place of target_modules (which must then be empty);
   /// on disk both are the key target_modules. Syntax: see ModulePattern.
-  std::optional<std::string> target_modules_regex;
+  std::optional<std::string> target_modules_regex = {};
   /// Layers that are left out, by the rules of the targets.
-  std::vector<std::string> exclude_modules;
-  std::optional<std::string> exclude_modules_regex;
+  std::vector<std::string> exclude_modules = {};
+  std::optional<std::string> exclude_modules_regex = {};
   /// Only these layer numbers (for targets by the end of a path); empty: all. The number is the
   /// first numbered part of a path, or the one behind a name in layers_pattern.
-  std::vector<std::int64_t> layers_to_transform;
-  std::vector<std::string> layers_pattern;
-  std::string base_model_name_or_path;  ///< empty: null on disk
+  std::vector<std::int64_t> layers_to_transform = {};
+  std::vector<std::string> layers_pattern = {};
+  std::string base_model_name_or_path = {};  ///< empty: null on disk
   bool inference_mode = false;          ///< saved adapters always say true, as PEFT's do
   bool fan_in_fan_out = false;          ///< must be false: weights are [out, in]
   /// The keys of a file that lorapp does not know, each with its JSON text; written back unchanged.
-  std::map<std::string, std::string> unknown_keys;
+  std::map<std::string, std::string> unknown_keys = {};
 
   /// Throws one Error that lists everything that is wrong.
   void validate() const;

@@ -35,11 +35,11 @@ LORAPP_API SchedulerType parse_scheduler_type(std::string_view name);
 /// transformers' lr_scheduler_kwargs.
 struct SchedulerOptions {
   /// Waves of cosine (0.5: one fall) or restarts of cosine_with_restarts (1).
-  std::optional<double> num_cycles;
+  std::optional<double> num_cycles = {};
   double lr_end = 1e-7;  ///< last learning rate of polynomial
   double power = 1;      ///< of polynomial
   /// Steps after which inverse_sqrt has fallen by √2 less warm-up; the warm-up, or 10,000 without.
-  std::optional<std::int64_t> timescale;
+  std::optional<std::int64_t> timescale = {};
 
   friend bool operator==(const SchedulerOptions&, const SchedulerOptions&) = default;
 };
