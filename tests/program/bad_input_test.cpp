@@ -22,7 +22,7 @@ void check_refused(const std::function<void(const World&)>& damage,
                    const std::vector<std::string>& parts) {
   const World world;
   damage(world);
-  const Outcome outcome = lorapp(world.finetune(more));
+  const Outcome outcome = run_lorapp(world.finetune(more));
   CAPTURE(outcome.err);
   CHECK(outcome.status == 1);
   CHECK(outcome.out.empty());
@@ -153,7 +153,7 @@ TEST_SUITE("program") {
     Arguments arguments = world.finetune();
     arguments[static_cast<std::size_t>(std::ranges::find(arguments, "--lora-r") -
                                        arguments.begin() + 1)] = "0";
-    const Outcome outcome = lorapp(arguments);
+    const Outcome outcome = run_lorapp(arguments);
     CHECK(outcome.status == 1);
     CHECK(contains(outcome.err, "r is 0"));
   }
@@ -185,7 +185,7 @@ TEST_SUITE("program") {
     const auto refused = [&](const Arguments& more, const std::string& part) {
       Arguments arguments = {"generate", "--model", world.model()};
       arguments.insert(arguments.end(), more.begin(), more.end());
-      const Outcome outcome = lorapp(arguments);
+      const Outcome outcome = run_lorapp(arguments);
       CAPTURE(outcome.err);
       CHECK(outcome.status == 1);
       CHECK(contains(outcome.err, part));

@@ -101,12 +101,12 @@ std::map<std::string, Arguments> promised_options() {
 
 TEST_SUITE("program") {
   TEST_CASE("command line: help is on stdout with status 0, and lists every promised option") {
-    const Outcome top = lorapp({"--help"});
+    const Outcome top = run_lorapp({"--help"});
     CHECK(top.status == 0);
     for (const auto& [command, options] : promised_options()) {
       CAPTURE(command);
       CHECK(contains(top.out, command));
-      const Outcome help = lorapp({command, "-h"});
+      const Outcome help = run_lorapp({command, "-h"});
       CHECK(help.status == 0);
       CHECK(help.err.empty());
       for (const std::string& option : options) {
@@ -117,7 +117,7 @@ TEST_SUITE("program") {
   }
 
   TEST_CASE("command line: help shows the tutorial's defaults") {
-    const std::string help = lorapp({"finetune", "--help"}).out;
+    const std::string help = run_lorapp({"finetune", "--help"}).out;
     for (const char* text : {"=16",
                              "=32",
                              "=0.05",
@@ -175,7 +175,7 @@ TEST_SUITE("program") {
       std::string line;
       for (const std::string& argument : arguments) line += argument + " ";
       CAPTURE(line);
-      const Outcome outcome = lorapp(arguments);
+      const Outcome outcome = run_lorapp(arguments);
       CHECK(outcome.status == 2);
       CHECK(outcome.out.empty());
       CHECK(outcome.err.starts_with("lorapp: error: "));
@@ -187,7 +187,7 @@ TEST_SUITE("program") {
                                                          {"--append-eos", "--no-append-eos"}}) {
       Arguments arguments = {"eval", "--model", "m", "--data", "d"};
       arguments.insert(arguments.end(), twice.begin(), twice.end());
-      const Outcome outcome = lorapp(arguments);
+      const Outcome outcome = run_lorapp(arguments);
       CHECK(outcome.status == 2);
       CHECK(contains(outcome.err, twice[0]));
     }
@@ -204,8 +204,8 @@ stop = ["never said 1", 'never said 2',]
 quant-type = "none"
 json = true
 )");
-    const Json from_file = lorapp({"generate", "--config", config}).json();
-    const Json from_line = lorapp({"generate",
+    const Json from_file = run_lorapp({"generate", "--config", config}).json();
+    const Json from_line = run_lorapp({"generate",
                                    "--model",
                                    world.model(),
                                    "--prompt",
@@ -219,7 +219,7 @@ json = true
     CHECK(from_file["prompt_tokens"] == from_line["prompt_tokens"]);
     CHECK(from_file["tokens"] == from_line["tokens"]);
     CHECK(from_file["tokens"].size() == 4);
-    const Json shorter = lorapp({"generate", "--config", config, "--max-new-tokens", "2"}).json();
+    const Json shorter = run_lorapp({"generate", "--config", config, "--max-new-tokens", "2"}).json();
     CHECK(shorter["tokens"].size() == 2);
   }
 
@@ -238,25 +238,25 @@ json = true
     for (const auto& [text, found] : broken) {
       CAPTURE(text);
       const Outcome outcome =
-          lorapp({"info", "--config", folder.write("broken.toml", text).string()});
+          run_lorapp({"info", "--config", folder.write("broken.toml", text).string()});
       CHECK(outcome.status == 2);
       CHECK(contains(outcome.err, found));
     }
-    CHECK(lorapp({"info", "--config", (folder / "absent.toml").string()}).status == 2);
+    CHECK(run_lorapp({"info", "--config", (folder / "absent.toml").string()}).status == 2);
   }
 
   TEST_CASE("command line: info says what this build is") {
-    const Json info = lorapp({"info", "--json", "--threads", "1"}).json();
+    const Json info = run_lorapp({"info", "--json", "--threads", "1"}).json();
     CHECK(info["version"].get<std::string>().find('.') != std::string::npos);
     CHECK(info["libtorch"].get<std::string>().starts_with("2."));
     CHECK(info["threads"] == 1);
     CHECK(info["isas"].back() == "scalar");
-    CHECK(contains(lorapp({"info"}).out, "libtorch: "));
-    CHECK(contains(lorapp({"--version"}).out, info["version"].get<std::string>()));
+    CHECK(contains(run_lorapp({"info"}).out, "libtorch: "));
+    CHECK(contains(run_lorapp({"--version"}).out, info["version"].get<std::string>()));
   }
 
   TEST_CASE("command line: results that cannot be written are not a success") {
-    const Outcome outcome = lorapp({"info"}, {.stdout_path = "/dev/full"});
+    const Outcome outcome = run_lorapp({"info"}, {.stdout_path = "/dev/full"});
     CHECK(outcome.status == 1);
     CHECK(contains(outcome.err, "standard output"));
   }

@@ -40,7 +40,7 @@ TEST_SUITE("program") {
       Arguments arguments = {
           "eval", "--data", world.data(), "--quant-type", "none", "--json", "--model"};
       arguments.insert(arguments.end(), more.begin(), more.end());
-      return lorapp(arguments).json()["loss"].get<double>();
+      return run_lorapp(arguments).json()["loss"].get<double>();
     };
     CHECK(
         loss({world.path("merged")}) ==

@@ -36,7 +36,7 @@ std::vector<double> losses(const fs::path& output) {
 TEST_SUITE("program") {
   TEST_CASE("finetune: writes the promised files and the promised JSON object") {
     const World world;
-    const Outcome outcome = lorapp(world.finetune({"--json", "--logging-steps", "1"}));
+    const Outcome outcome = run_lorapp(world.finetune({"--json", "--logging-steps", "1"}));
     CAPTURE(outcome.err);
     REQUIRE(outcome.status == 0);
     const Json result = outcome.json();
@@ -75,20 +75,20 @@ TEST_SUITE("program") {
   TEST_CASE("finetune: an output folder that is not empty is refused before the model is read") {
     const World world;
     world.folder().write("out/notes.txt", "mine");
-    const Outcome refused = lorapp(world.finetune());
+    const Outcome refused = run_lorapp(world.finetune());
     CHECK(refused.status == 1);
     CHECK(contains(refused.err, world.path("out")));
     CHECK(contains(refused.err, "overwrite"));
     CHECK_FALSE(contains(refused.err, "Loading"));
     CHECK(files_in(world.path("out")) == Arguments{"notes.txt"});
-    CHECK(lorapp(world.finetune({"--overwrite-output-dir"})).status == 0);
+    CHECK(run_lorapp(world.finetune({"--overwrite-output-dir"})).status == 0);
     CHECK(read_file(world.path("out/notes.txt")) == "mine");
   }
 
   TEST_CASE("finetune: the same command gives the same losses and the same adapter") {
     const World world;
-    REQUIRE(lorapp(world.finetune({"--logging-steps", "1"}, "a")).status == 0);
-    REQUIRE(lorapp(world.finetune({"--logging-steps", "1"}, "b")).status == 0);
+    REQUIRE(run_lorapp(world.finetune({"--logging-steps", "1"}, "a")).status == 0);
+    REQUIRE(run_lorapp(world.finetune({"--logging-steps", "1"}, "b")).status == 0);
     CHECK(losses(world.path("a")) == losses(world.path("b")));
     CHECK(read_file(world.path("a/adapter_model.safetensors")) ==
           read_file(world.path("b/adapter_model.safetensors")));
@@ -96,7 +96,7 @@ TEST_SUITE("program") {
 
   TEST_CASE("finetune: --init-adapter starts where an adapter ended, and its configuration rules") {
     const World world;
-    REQUIRE(lorapp(world.finetune({"--learning-rate", "0.02", "--quiet"}, "first")).status == 0);
+    REQUIRE(run_lorapp(world.finetune({"--learning-rate", "0.02", "--quiet"}, "first")).status == 0);
     Arguments second = world.finetune({"--init-adapter",
                                        world.path("first"),
                                        "--learning-rate",
@@ -105,9 +105,9 @@ TEST_SUITE("program") {
                                        "0",
                                        "--quiet"},
                                       "second");
-    REQUIRE(lorapp(second).status == 0);
+    REQUIRE(run_lorapp(second).status == 0);
     const auto loss = [&](const char* adapter) {
-      return lorapp({"eval",
+      return run_lorapp({"eval",
                      "--model",
                      world.model(),
                      "--adapter",
@@ -120,7 +120,7 @@ TEST_SUITE("program") {
     };
     CHECK(loss("second") == doctest::Approx(loss("first")).epsilon(1e-6));
 
-    const Outcome contradicts = lorapp(world.finetune(
+    const Outcome contradicts = run_lorapp(world.finetune(
         {"--init-adapter", world.path("first"), "--lora-alpha", "5", "--target-modules", "k_proj"},
         "third"));
     CHECK(contradicts.status == 1);
@@ -134,13 +134,13 @@ TEST_SUITE("program") {
     const World world;
     const Arguments steps = {
         "--logging-steps", "1", "--save-steps", "1", "--save-total-limit", "0"};
-    REQUIRE(lorapp(world.finetune(steps, "whole")).status == 0);
-    REQUIRE(lorapp(world.finetune(steps, "parts")).status == 0);
+    REQUIRE(run_lorapp(world.finetune(steps, "whole")).status == 0);
+    REQUIRE(run_lorapp(world.finetune(steps, "parts")).status == 0);
     fs::remove_all(world.path("parts/checkpoint-2"));
     fs::remove(world.path("parts/adapter_model.safetensors"));
     Arguments resume = steps;
     resume.insert(resume.end(), {"--resume-from-checkpoint", "last"});
-    const Outcome outcome = lorapp(world.finetune(resume, "parts"));
+    const Outcome outcome = run_lorapp(world.finetune(resume, "parts"));
     CAPTURE(outcome.err);
     REQUIRE(outcome.status == 0);
     CHECK(read_file(world.path("parts/adapter_model.safetensors")) ==
@@ -153,7 +153,7 @@ TEST_SUITE("program") {
       const World world;
       const Arguments steps = {"--max-steps", "100000", "--logging-steps", "1"};
       const Outcome outcome =
-          lorapp(world.finetune(steps), {.signal = signal, .signal_when = "loss"});
+          run_lorapp(world.finetune(steps), {.signal = signal, .signal_when = "loss"});
       CAPTURE(outcome.err);
       CHECK(outcome.status == status);
       CHECK(outcome.out.empty());
@@ -169,14 +169,14 @@ TEST_SUITE("program") {
   TEST_CASE("finetune: evaluation data is scored, and --eval-split holds rows back") {
     const World world;
     REQUIRE(
-        lorapp(world.finetune({"--eval-data", world.data(), "--eval-steps", "1"}, "a")).status ==
+        run_lorapp(world.finetune({"--eval-data", world.data(), "--eval-steps", "1"}, "a")).status ==
         0);
     int evaluations = 0;
     for (const Json& entry : json_file(world.path("a/trainer_state.json"))["log_history"]) {
       evaluations += entry.contains("eval_loss");
     }
     CHECK(evaluations == 2);
-    const Outcome split = lorapp(world.finetune({"--eval-split", "0.25"}, "b"));
+    const Outcome split = run_lorapp(world.finetune({"--eval-split", "0.25"}, "b"));
     CHECK(split.status == 0);
     CHECK(contains(split.err, "6 examples"));
     CHECK(contains(split.err, "2 examples"));
@@ -185,15 +185,15 @@ TEST_SUITE("program") {
   TEST_CASE("finetune: several data files, --skip and --take count in their order") {
     const World world;
     const Outcome outcome =
-        lorapp(world.finetune({"--data", world.data(), "--skip", "5", "--take", "6"}));
+        run_lorapp(world.finetune({"--data", world.data(), "--skip", "5", "--take", "6"}));
     CHECK(outcome.status == 0);
     CHECK(contains(outcome.err, "6 examples"));
-    CHECK(lorapp(world.finetune({"--skip", "8"}, "other")).status == 1);
+    CHECK(run_lorapp(world.finetune({"--skip", "8"}, "other")).status == 1);
   }
 
   TEST_CASE("finetune: the tutorial's --fp16 is accepted on a CPU, with one note") {
     const World world;
-    const Outcome outcome = lorapp(world.finetune({"--fp16"}));
+    const Outcome outcome = run_lorapp(world.finetune({"--fp16"}));
     CHECK(outcome.status == 0);
     CHECK(contains(outcome.err, "note: --fp16"));
     CHECK(contains(outcome.err, "half precision"));
@@ -201,11 +201,11 @@ TEST_SUITE("program") {
 
   TEST_CASE("finetune: a full disk is one error, and no part of a file stays") {
     const World world;
-    const Outcome outcome = lorapp(world.finetune({"--lora-r", "64"}), {.file_size_limit = 20000});
+    const Outcome outcome = run_lorapp(world.finetune({"--lora-r", "64"}), {.file_size_limit = 20000});
     CHECK(outcome.status != 0);
     Arguments arguments = world.finetune();
     arguments[std::ranges::find(arguments, "--lora-r") - arguments.begin() + 1] = "64";
-    const Outcome full = lorapp(arguments, {.file_size_limit = 20000});
+    const Outcome full = run_lorapp(arguments, {.file_size_limit = 20000});
     CAPTURE(full.err);
     CHECK(full.status == 1);
     CHECK(contains(full.err, "File too large"));

@@ -22,7 +22,7 @@ Arguments generate(const World& world, const Arguments& more) {
 TEST_SUITE("program") {
   TEST_CASE("generate: the JSON object has exactly the promised fields") {
     const World world;
-    const Json result = lorapp(generate(world,
+    const Json result = run_lorapp(generate(world,
                                         {"--prompt",
                                          "The dog",
                                          "--max-new-tokens",
@@ -34,7 +34,7 @@ TEST_SUITE("program") {
                             .json();
     CHECK(result.size() == 6);
     CHECK(result["prompt_tokens"] ==
-          lorapp({"tokenize", "--model", world.model(), "--text", "The dog", "--json"})
+          run_lorapp({"tokenize", "--model", world.model(), "--text", "The dog", "--json"})
               .json()["tokens"]);
     CHECK(result["tokens"].size() == 5);
     CHECK(result["finish_reason"] == "length");
@@ -46,16 +46,16 @@ TEST_SUITE("program") {
   TEST_CASE("generate: stdout is the text alone, streamed or not; --quiet leaves stderr empty") {
     const World world;
     const Arguments base = {"--prompt", "One two", "--max-new-tokens", "12", "--quiet"};
-    const Outcome streamed = lorapp(generate(world, base));
+    const Outcome streamed = run_lorapp(generate(world, base));
     Arguments late = base;
     late.push_back("--no-stream");
     Arguments json = base;
     json.push_back("--json");
     CHECK(streamed.status == 0);
     CHECK(streamed.err.empty());
-    CHECK(streamed.out == lorapp(generate(world, late)).out);
-    CHECK(streamed.out == lorapp(generate(world, json)).json()["text"].get<std::string>() + "\n");
-    CHECK_FALSE(lorapp(generate(world, {"--prompt", "x", "--max-new-tokens", "1"})).err.empty());
+    CHECK(streamed.out == run_lorapp(generate(world, late)).out);
+    CHECK(streamed.out == run_lorapp(generate(world, json)).json()["text"].get<std::string>() + "\n");
+    CHECK_FALSE(run_lorapp(generate(world, {"--prompt", "x", "--max-new-tokens", "1"})).err.empty());
   }
 
   TEST_CASE("generate: an instruction goes through the template, a prompt does not") {
@@ -63,7 +63,7 @@ TEST_SUITE("program") {
     const auto prompt_tokens = [&](const Arguments& more) {
       Arguments arguments = generate(world, more);
       arguments.insert(arguments.end(), {"--max-new-tokens", "1", "--json"});
-      return lorapp(arguments).json()["prompt_tokens"];
+      return run_lorapp(arguments).json()["prompt_tokens"];
     };
     CHECK(prompt_tokens({"--instruction", "Add.", "--input", "1 and 2"}) ==
           prompt_tokens(
@@ -78,7 +78,7 @@ TEST_SUITE("program") {
   TEST_CASE("generate: sampling repeats with the seed and depends on it") {
     const World world;
     const auto tokens = [&](const char* seed) {
-      return lorapp(generate(world,
+      return run_lorapp(generate(world,
                              {"--prompt",
                               "The",
                               "--do-sample",
@@ -99,25 +99,25 @@ TEST_SUITE("program") {
   TEST_CASE("generate: a stop text ends with reason stop and is not printed") {
     const World world;
     const Arguments base = {"--prompt", "The quick", "--max-new-tokens", "30", "--json"};
-    const std::string text = lorapp(generate(world, base)).json()["text"];
+    const std::string text = run_lorapp(generate(world, base)).json()["text"];
     REQUIRE(text.size() > 4);
     const std::string stop = text.substr(2, 2);
     Arguments stopped = base;
     stopped.insert(stopped.end(), {"--stop", "not in the text", "--stop", stop});
-    const Json result = lorapp(generate(world, stopped)).json();
+    const Json result = run_lorapp(generate(world, stopped)).json();
     CHECK(result["finish_reason"] == "stop");
     CHECK(result["text"] == text.substr(0, text.find(stop)));
   }
 
   TEST_CASE("generate: --compare gives the base's answer and the adapter's") {
     const World world;
-    REQUIRE(lorapp(world.finetune({"--learning-rate", "0.05", "--quiet"})).status == 0);
+    REQUIRE(run_lorapp(world.finetune({"--learning-rate", "0.05", "--quiet"})).status == 0);
     const Arguments base = {
         "--instruction", "What comes after 3?", "--max-new-tokens", "8", "--json"};
     const auto with = [&](const Arguments& more) {
       Arguments arguments = generate(world, base);
       arguments.insert(arguments.end(), more.begin(), more.end());
-      return lorapp(arguments).json();
+      return run_lorapp(arguments).json();
     };
     const Json both = with({"--adapter", world.path("out"), "--compare"});
     CHECK(both.size() == 2);
@@ -128,10 +128,10 @@ TEST_SUITE("program") {
 
   TEST_CASE("generate: an adapter of another base name is used with a note") {
     const World world;
-    REQUIRE(lorapp(world.finetune({"--quiet"})).status == 0);
+    REQUIRE(run_lorapp(world.finetune({"--quiet"})).status == 0);
     std::filesystem::copy(
         world.model(), world.path("copy"), std::filesystem::copy_options::recursive);
-    const Outcome outcome = lorapp({"generate",
+    const Outcome outcome = run_lorapp({"generate",
                                     "--model",
                                     world.path("copy"),
                                     "--adapter",
@@ -148,7 +148,7 @@ TEST_SUITE("program") {
   TEST_CASE("generate: Ctrl-C ends it with 130") {
     const World world;
     const Outcome outcome =
-        lorapp(generate(world, {"--prompt", "x", "--max-new-tokens", "400", "--ignore-eos"}),
+        run_lorapp(generate(world, {"--prompt", "x", "--max-new-tokens", "400", "--ignore-eos"}),
                {.signal = SIGINT, .signal_when = "Loading"});
     CHECK(outcome.status == 130);
   }
@@ -156,13 +156,13 @@ TEST_SUITE("program") {
   TEST_CASE("eval: the loss is a mean over scored tokens, and the perplexity its exponential") {
     const World world;
     const Json whole =
-        lorapp({"eval", "--model", world.model(), "--data", world.data(), "--json"}).json();
+        run_lorapp({"eval", "--model", world.model(), "--data", world.data(), "--json"}).json();
     CHECK(whole.size() == 4);
     CHECK(whole["examples"] == 8);
     CHECK(whole["perplexity"].get<double>() ==
           doctest::Approx(std::exp(whole["loss"].get<double>())));
     const auto part = [&](const char* option, const char* count) {
-      return lorapp({"eval",
+      return run_lorapp({"eval",
                      "--model",
                      world.model(),
                      "--data",
@@ -182,7 +182,7 @@ TEST_SUITE("program") {
                          rest["loss"].get<double>() * rest["tokens"].get<double>()) /
                         tokens;
     CHECK(whole["loss"].get<double>() == doctest::Approx(mean));
-    const Json response = lorapp({"eval",
+    const Json response = run_lorapp({"eval",
                                   "--model",
                                   world.model(),
                                   "--data",
@@ -196,7 +196,7 @@ TEST_SUITE("program") {
   TEST_CASE("eval: --generate compares the first rows' answers with their responses") {
     const World world;
     const Json result =
-        lorapp(
+        run_lorapp(
             {"eval", "--model", world.model(), "--data", world.data(), "--generate", "2", "--json"})
             .json();
     CHECK(result["generated"] == 2);
@@ -204,7 +204,7 @@ TEST_SUITE("program") {
     CHECK(result["token_f1"].get<double>() <= 1);
     const std::string texts = world.folder().write("text.jsonl", R"({"text": "One two"})").string();
     const Outcome refused =
-        lorapp({"eval", "--model", world.model(), "--data", texts, "--generate", "1"});
+        run_lorapp({"eval", "--model", world.model(), "--data", texts, "--generate", "1"});
     CHECK(refused.status == 1);
     CHECK(contains(refused.err, "plain text"));
   }

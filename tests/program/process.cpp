@@ -102,7 +102,7 @@ Outcome run_process(const fs::path& program,
           .err = read_file(folder / "err")};
 }
 
-Outcome lorapp(const Arguments& arguments, const ProcessOptions& options) {
+Outcome run_lorapp(const Arguments& arguments, const ProcessOptions& options) {
   return run_process(LORAPP_PROGRAM, arguments, options);
 }
 

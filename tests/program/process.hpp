@@ -41,7 +41,7 @@ Outcome run_process(const std::filesystem::path& program,
                     const ProcessOptions& options = {});
 
 /// The lorapp program.
-Outcome lorapp(const Arguments& arguments, const ProcessOptions& options = {});
+Outcome run_lorapp(const Arguments& arguments, const ProcessOptions& options = {});
 
 /// A folder with a small random model ("model"), data ("data.jsonl") and nothing else.
 class World {

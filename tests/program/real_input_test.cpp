@@ -43,7 +43,7 @@ TEST_SUITE("program") {
   TEST_CASE("real input: stories260K says the text that its author publishes, 200 tokens") {
     if (skipped()) return;
     // The text ends where the 200th token (bos included) of a run of its own begins a new word.
-    const Json result = lorapp(stories({"--prompt", "", "--max-new-tokens", "200"})).json();
+    const Json result = run_lorapp(stories({"--prompt", "", "--max-new-tokens", "200"})).json();
     const std::string expected = read_file(real("models/stories260K/greedy_200_expected.txt"));
     CHECK(result["text"] == expected);
     CHECK(result["prompt_tokens"] == Json({1}));
@@ -57,7 +57,7 @@ TEST_SUITE("program") {
     for (const Json& expected : reference["continuations"]) {
       CAPTURE(expected["prompt"]);
       const Json result =
-          lorapp(stories({"--prompt", expected["prompt"], "--max-new-tokens", count})).json();
+          run_lorapp(stories({"--prompt", expected["prompt"], "--max-new-tokens", count})).json();
       CHECK(result["prompt_tokens"] == expected["prompt_tokens"]);
       CHECK(result["tokens"] == expected["tokens"]);
     }
@@ -84,7 +84,7 @@ TEST_SUITE("program") {
     for (const auto& [option, value] : reference["options"].items()) {
       arguments.insert(arguments.end(), {option, number(value)});
     }
-    const Outcome outcome = lorapp(arguments);
+    const Outcome outcome = run_lorapp(arguments);
     CAPTURE(outcome.err);
     REQUIRE(outcome.status == 0);
 
@@ -111,7 +111,7 @@ TEST_SUITE("program") {
     const TemporaryFolder folder;
     const Json row = {{"text", read_file(real("models/stories260K/greedy_200_expected.txt"))}};
     const std::string data = folder.write("text.jsonl", row.dump() + "\n").string();
-    const Json result = lorapp({"eval",
+    const Json result = run_lorapp({"eval",
                                 "--model",
                                 real("models/stories260K"),
                                 "--data",
@@ -127,7 +127,7 @@ TEST_SUITE("program") {
   TEST_CASE("real input: the metadata of Mistral-7B gives its parameters and those of LoRA") {
     if (skipped()) return;
     const Json model =
-        lorapp({"inspect", real("models/mistral-7b-v0.1-metadata"), "--json", "--quiet"}).json();
+        run_lorapp({"inspect", real("models/mistral-7b-v0.1-metadata"), "--json", "--quiet"}).json();
     CHECK(model["parameters"] == 7241732096);
     CHECK(model["lora"]["trainable_params"] == 6815744);
     CHECK(model["lora"]["all_params"] == 7241732096 + 6815744);
@@ -147,7 +147,7 @@ TEST_SUITE("program") {
       }
       const std::string file = folder.write("texts.json", texts.dump()).string();
       const Json result =
-          lorapp({"tokenize", "--model", model, "--data", file, "--no-special-tokens", "--json"})
+          run_lorapp({"tokenize", "--model", model, "--data", file, "--no-special-tokens", "--json"})
               .json();
       REQUIRE(result["tokens"].size() == ids.size());
       for (std::size_t i = 0; i < ids.size(); ++i) {
