@@ -99,7 +99,7 @@ TEST_SUITE("program") {
           world.folder().write("model/config.json", text);
         },
         {},
-        {"config.json", "mamba9"});
+        {"config.json", "Mamba9ForCausalLM", "MistralForCausalLM"});
     check_refused(
         [](const World& world) {
           replace_in(world.path("model/config.json"),

@@ -25,7 +25,8 @@ Json json_file(const fs::path& path) {
 /// The losses that trainer_state.json logged.
 std::vector<double> losses(const fs::path& output) {
   std::vector<double> values;
-  for (const Json& entry : json_file(output / "trainer_state.json")["log_history"]) {
+  const Json state = json_file(output / "trainer_state.json");
+  for (const Json& entry : state["log_history"]) {
     if (entry.contains("loss")) values.push_back(entry["loss"]);
   }
   return values;
@@ -172,7 +173,8 @@ TEST_SUITE("program") {
         run_lorapp(world.finetune({"--eval-data", world.data(), "--eval-steps", "1"}, "a")).status ==
         0);
     int evaluations = 0;
-    for (const Json& entry : json_file(world.path("a/trainer_state.json"))["log_history"]) {
+    const Json state = json_file(world.path("a/trainer_state.json"));
+    for (const Json& entry : state["log_history"]) {
       evaluations += entry.contains("eval_loss");
     }
     CHECK(evaluations == 2);

@@ -100,8 +100,9 @@ TEST_SUITE("program") {
     const World world;
     const Arguments base = {"--prompt", "The quick", "--max-new-tokens", "30", "--json"};
     const std::string text = run_lorapp(generate(world, base)).json()["text"];
-    REQUIRE(text.size() > 4);
-    const std::string stop = text.substr(2, 2);
+    const std::size_t letter = text.find_first_of("abcdefghijklmnopqrstuvwxyz", 1);
+    REQUIRE(letter != std::string::npos);
+    const std::string stop = text.substr(letter, 1);
     Arguments stopped = base;
     stopped.insert(stopped.end(), {"--stop", "not in the text", "--stop", stop});
     const Json result = run_lorapp(generate(world, stopped)).json();
