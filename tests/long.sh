@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # The second tier of tests, beside tests/run.sh: bash tests/long.sh [STAGE…], by default all of
 #   sanitize   every unit test under the address and undefined-behaviour sanitizers
-#   debug      the symbols of the kernel objects in an unoptimized build
 #   clang      the tests of a build by clang++ (skipped where there is none)
 #   peers      comparisons with transformers, peft and bitsandbytes, in a Python environment of this build
 #              (LORAPP_PEERS_PYTHON names a python that has them)
@@ -11,7 +10,7 @@ set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 build=${BUILD_DIR:-$PWD/build}
 stages=("$@")
-[ ${#stages[@]} -gt 0 ] || stages=(sanitize debug clang peers slow)
+[ ${#stages[@]} -gt 0 ] || stages=(sanitize clang peers slow)
 
 bash cmake/setup.sh "$build"
 . "$build/lorapp-env.sh"
@@ -61,11 +60,6 @@ stage_sanitize() {
     run_tests sanitize "$build/long/sanitize" --label-exclude '^(slow|peers|checks|package)$'
 }
 
-stage_debug() {
-  make debug "$build/long/debug" lorapp_kernels -DCMAKE_BUILD_TYPE=Debug -DLORAPP_BUILD_BENCH=OFF || return 0
-  run_tests debug "$build/long/debug" --tests-regex isa_symbols
-}
-
 stage_clang() {
   local compiler
   compiler=$(command -v clang++ || true)
@@ -99,7 +93,7 @@ stage_slow() {
 }
 
 for stage in "${stages[@]}"; do
-  declare -F "stage_$stage" >/dev/null || { echo "long: no stage '$stage'; there are: sanitize debug clang peers slow" >&2; exit 2; }
+  declare -F "stage_$stage" >/dev/null || { echo "long: no stage '$stage'; there are: sanitize clang peers slow" >&2; exit 2; }
   echo "long: $stage"
   "stage_$stage"
 done

@@ -30,10 +30,10 @@ using lorapp::Tokenizer;
 struct Options {
   std::string output_dir;
   std::uint64_t seed = 1;
-  int rounds = 120;  // times every fact is stated or asked
+  int rounds = 260;  // times every fact is stated or asked
   std::int64_t vocab_size = 2048;
   std::int64_t row_tokens = 256;  // documents are laid end to end and cut into rows of this length
-  std::int64_t batch_rows = 8;
+  std::int64_t batch_rows = 4;
   double learning_rate = 2e-3;
   int threads = 0;
 };
@@ -156,6 +156,7 @@ void run(const Options& options) {
   arguments.gradient_accumulation_steps = 1;
   arguments.learning_rate = options.learning_rate;
   arguments.num_train_epochs = 1;
+  arguments.shuffle = false;  // the text has an order of its own
   arguments.lr_scheduler_type = lorapp::SchedulerType::cosine;
   arguments.warmup_steps = 0.05;
   arguments.logging_steps = 50;

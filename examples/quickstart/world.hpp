@@ -55,9 +55,10 @@ const std::vector<Fact>& facts();
 /// `pattern` with {e} {n} {E} {N} replaced by the entity, {a} {m} {A} {M} by the answer.
 std::string phrase(const std::string& pattern, const Fact& fact);
 
-/// Pretraining text: each round states every fact `1 / share` times on average, in shuffled order,
-/// as lists of two to six questions with answers (65 % of the documents, eight layouts, none of
-/// them the Alpaca template) or as sentences.
+/// Pretraining text: each round tells every fact once, in shuffled order, in lists of two to six
+/// questions with answers (65 % of the documents, eight layouts, none of them the Alpaca template)
+/// or in sentences. In the later half of the rounds a remark may come between question and answer.
+/// The order matters: read it from the first document to the last.
 std::vector<std::string> pretraining_documents(std::uint64_t seed, int rounds);
 
 /// The two halves of the world, parted at random by group.

@@ -8,7 +8,7 @@
 
 #include "json_file.hpp"
 #include "nn/bnb_checkpoint.hpp"
-#include "nn/nearest_name.hpp"
+#include "nearest_names.hpp"
 #include "nn/weight_slots.hpp"
 
 #include <algorithm>
@@ -69,8 +69,8 @@ void list_names(Problems& problems,
                 const std::string& hint) {
   constexpr std::size_t kMaxNames = 7;
   for (std::size_t i = 0; i < std::min(names.size(), kMaxNames); ++i) {
-    const std::string nearest = detail::nearest_name(names[i], candidates);
-    problems.add(names[i], what, nearest.empty() ? "" : "; " + hint + nearest);
+    const auto near = detail::nearest_names(names[i], candidates, 1);
+    problems.add(names[i], what, near.empty() ? "" : "; " + hint + near.front());
   }
   if (names.size() > kMaxNames) {
     problems.add("the same holds for ", names.size() - kMaxNames, " more tensors");

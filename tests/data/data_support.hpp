@@ -2,6 +2,7 @@
 // Convention: paths are taken from the source tree, so that the tests run in any working directory.
 #pragma once
 
+#include "support/error_of.hpp"
 #include "support/temporary_folder.hpp"
 
 #include <lorapp/error.hpp>
@@ -9,7 +10,6 @@
 #include <nlohmann/json.hpp>
 
 #include <cstdint>
-#include <cstdlib>
 #include <filesystem>
 #include <string>
 #include <string_view>
@@ -18,6 +18,8 @@
 namespace data_test {
 
 namespace fs = std::filesystem;
+using lorapp::test::contains;
+using lorapp::test::error_of;
 using lorapp::test::read_file;
 using lorapp::test::TemporaryFolder;
 
@@ -37,31 +39,6 @@ inline std::string from_hex(const std::string& hex) {
   for (std::size_t i = 0; i < hex.size(); i += 2)
     bytes += static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16));
   return bytes;
-}
-
-/// The message of the Error that `action` throws; empty if it throws none.
-template <class Action>
-std::string error_of(Action action) {
-  try {
-    action();
-  } catch (const lorapp::Error& error) {
-    return error.what();
-  }
-  return {};
-}
-
-inline bool contains(std::string_view text, std::string_view part) {
-  return text.find(part) != std::string_view::npos;
-}
-
-/// The folder of real files (LORAPP_SHARED_DATA, else shared/data beside the checkout); empty where
-/// there is none.
-inline fs::path real_data() {
-  const char* given = std::getenv("LORAPP_SHARED_DATA");
-  const fs::path folder = given != nullptr
-                              ? fs::path(given)
-                              : fs::path(LORAPP_TEST_SOURCE_DIR) / ".." / "shared" / "data";
-  return fs::exists(folder / "dolly") ? folder : fs::path();
 }
 
 }  // namespace data_test

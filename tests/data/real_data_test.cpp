@@ -5,32 +5,27 @@
 #include <lorapp/data/labels.hpp>
 
 #include "data_support.hpp"
+#include "support/shared_data.hpp"
 
 #include <doctest/doctest.h>
 
 #include <sentencepiece_processor.h>
 
 using namespace lorapp;
-using data_test::real_data;
+using lorapp::test::shared_data;
+using lorapp::test::shared_data_missing;
 
 namespace {
 
-bool skipped() {
-  if (!real_data().empty()) return false;
-  MESSAGE(
-      "skipped: no folder of real files (LORAPP_SHARED_DATA, or shared/data beside the checkout)");
-  return true;
-}
-
 const Tokenizer& mistral() {
   static const Tokenizer value =
-      Tokenizer::from_pretrained(real_data() / "tokenizers" / "mistral-v1");
+      Tokenizer::from_pretrained(shared_data("tokenizers/mistral-v1").value());
   return value;
 }
 
 const DollyDataset& dolly() {
   static const DollyDataset value =
-      DollyDataset::from_file(real_data() / "dolly" / "databricks-dolly-15k.jsonl");
+      DollyDataset::from_file(shared_data("dolly/databricks-dolly-15k.jsonl").value());
   return value;
 }
 
@@ -46,7 +41,7 @@ uint64_t fnv1a(uint64_t hash, const std::vector<int64_t>& ids) {
 
 TEST_SUITE("data") {
   TEST_CASE("real data: the Mistral tokenizer's special tokens and sizes") {
-    if (skipped()) return;
+    if (shared_data_missing()) return;
     CHECK(mistral().vocab_size() == 32000);
     CHECK(mistral().bos_id() == 1);
     CHECK(mistral().eos_id() == 2);
@@ -56,7 +51,7 @@ TEST_SUITE("data") {
     CHECK_FALSE(mistral().add_eos());
     CHECK(mistral().encode("Hello world") == std::vector<int64_t>{1, 22557, 1526});
     CHECK(mistral().encode_with_special("<s>x</s> y") == std::vector<int64_t>{1, 1, 28744, 2, 337});
-    const Tokenizer stories = Tokenizer::from_pretrained(real_data() / "models" / "stories260K");
+    const Tokenizer stories = Tokenizer::from_pretrained(shared_data("models/stories260K").value());
     CHECK(stories.vocab_size() == 512);
     CHECK(stories.decode(stories.encode("Once upon a time")) == "Once upon a time");
   }
@@ -64,10 +59,10 @@ TEST_SUITE("data") {
   TEST_CASE(
       "real data: 2000 Dolly rows have sentencepiece's ids, in C++ and in Python, and decode to "
       "themselves") {
-    if (skipped()) return;
+    if (shared_data_missing()) return;
     sentencepiece::SentencePieceProcessor model;
     REQUIRE(
-        model.Load((real_data() / "tokenizers" / "mistral-v1" / "tokenizer.model").string()).ok());
+        model.Load(shared_data("tokenizers/mistral-v1/tokenizer.model").value().string()).ok());
     const auto alpaca = PromptTemplate::alpaca();
     uint64_t hash = 0xcbf29ce484222325u;
     int differ = 0, changed = 0, badly_placed = 0;
@@ -94,7 +89,7 @@ TEST_SUITE("data") {
   }
 
   TEST_CASE("real data: the Dolly file has 15015 rows, and tokenizes whole with either loss") {
-    if (skipped()) return;
+    if (shared_data_missing()) return;
     CHECK(dolly().size() == 15015);
     const auto whole =
         dolly().tokenize(mistral(), PromptTemplate::alpaca(), {.max_length = 1 << 20});
@@ -126,20 +121,20 @@ TEST_SUITE("data") {
   }
 
   TEST_CASE("real data: an array with categories and an Alpaca file read as they are") {
-    if (skipped()) return;
+    if (shared_data_missing()) return;
     const auto twelve =
-        DollyDataset::from_file(real_data() / "dolly" / "dolly-12-rows-with-category.json");
+        DollyDataset::from_file(shared_data("dolly/dolly-12-rows-with-category.json").value());
     CHECK(twelve.size() == 12);
     CHECK(twelve[0].category.has_value());
     CHECK(twelve[0].instruction == dolly()[0].instruction);
-    const auto alpaca = DollyDataset::from_file(real_data() / "alpaca" / "alpaca_en_demo.json");
+    const auto alpaca = DollyDataset::from_file(shared_data("alpaca/alpaca_en_demo.json").value());
     CHECK(alpaca.size() == 999);
     CHECK(alpaca[0].instruction == "Describe a process of making crepes.");
     CHECK(alpaca.tokenize(mistral()).size() == 999);
   }
 
   TEST_CASE("real data: a batch of real examples holds each one's ids between its offsets") {
-    if (skipped()) return;
+    if (shared_data_missing()) return;
     const auto examples = dolly().take(4).tokenize(mistral());
     const std::vector<const Example*> pointers = {
         &examples.get(0), &examples.get(1), &examples.get(2), &examples.get(3)};

@@ -1,3 +1,4 @@
+#include "support/error_of.hpp"
 #include "support/temporary_folder.hpp"
 
 #include <lorapp/generate/generation_config.hpp>
@@ -9,24 +10,9 @@
 
 using lorapp::Error;
 using lorapp::GenerationConfig;
+using lorapp::test::contains;
+using lorapp::test::error_of;
 using lorapp::test::TemporaryFolder;
-
-namespace {
-
-std::string message_of(const auto& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return {};
-}
-
-bool contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
-
-}  // namespace
 
 TEST_SUITE("generate") {
   TEST_CASE("generation config: a folder without the file gives the defaults") {
@@ -66,7 +52,7 @@ TEST_SUITE("generate") {
     folder.write("generation_config.json",
                  R"({"temperature": "hot", "top_p": 1.5, "eos_token_id": "two"})");
     const std::string message =
-        message_of([&] { GenerationConfig::from_pretrained(folder.path()); });
+        error_of([&] { GenerationConfig::from_pretrained(folder.path()); });
     CHECK(contains(message, "temperature"));
     CHECK(contains(message, "top_p"));
     CHECK(contains(message, "eos_token_id"));
@@ -88,7 +74,7 @@ TEST_SUITE("generate") {
     GenerationConfig config{.max_new_tokens = 0, .temperature = 0.0, .top_k = -1, .top_p = 1.5};
     config.repetition_penalty = -1;
     config.stop_strings = {""};
-    const std::string message = message_of([&] { config.validate(); });
+    const std::string message = error_of([&] { config.validate(); });
     for (const char* field :
          {"max_new_tokens", "temperature", "top_k", "top_p", "repetition_penalty", "stop string"}) {
       CAPTURE(field);

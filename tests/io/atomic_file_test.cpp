@@ -1,6 +1,7 @@
 // Files and folders that appear whole or not at all.
 #include "atomic_file.hpp"
 
+#include "support/error_of.hpp"
 #include "support/temporary_folder.hpp"
 
 #include <lorapp/error.hpp>
@@ -24,8 +25,8 @@ using lorapp::Error;
 using lorapp::detail::AtomicDirectory;
 using lorapp::detail::AtomicFile;
 using lorapp::detail::write_file_atomically;
+using lorapp::test::contains;
 using lorapp::test::error_of;
-using lorapp::test::has;
 using lorapp::test::read_file;
 using lorapp::test::TemporaryFolder;
 
@@ -50,7 +51,7 @@ int status_with_file_limit(rlim_t bytes, const std::string& expected, Call call)
         call();
         status = 3;
       } catch (const Error& error) {
-        status = has(error.what(), expected) ? 0 : 4;
+        status = contains(error.what(), expected) ? 0 : 4;
       } catch (...) {
         status = 5;
       }
@@ -106,9 +107,9 @@ TEST_SUITE("atomic_file") {
       "file") {
     const TemporaryFolder folder;
     const std::string missing = error_of([&] { write_file_atomically(folder / "no/a.txt", "x"); });
-    CHECK(has(missing, "no/a.txt"));
-    CHECK(has(missing, "No such file or directory"));
-    CHECK(has(error_of([&] { write_file_atomically(folder.path(), "x"); }), "is a folder"));
+    CHECK(contains(missing, "no/a.txt"));
+    CHECK(contains(missing, "No such file or directory"));
+    CHECK(contains(error_of([&] { write_file_atomically(folder.path(), "x"); }), "is a folder"));
     CHECK_THROWS_AS(write_file_atomically("", "x"), Error);
     AtomicFile file(folder / "a.txt");
     file.commit();
@@ -165,7 +166,7 @@ TEST_SUITE("atomic_file") {
       directory.commit();
     }
     CHECK(fs::exists(target / "first"));
-    CHECK(has(error_of([&] { AtomicDirectory again(target); }), "out: the folder is not empty"));
+    CHECK(contains(error_of([&] { AtomicDirectory again(target); }), "out: the folder is not empty"));
     {
       AtomicDirectory directory(target, AtomicDirectory::Existing::replace);
       write_file_atomically(directory.path() / "second", "2");
@@ -185,7 +186,7 @@ TEST_SUITE("atomic_file") {
   TEST_CASE("a file where the folder should be, or no name at all, is an error") {
     const TemporaryFolder folder;
     folder.write("file", "x");
-    CHECK(has(error_of([&] { AtomicDirectory bad(folder / "file"); }), "is not a folder"));
+    CHECK(contains(error_of([&] { AtomicDirectory bad(folder / "file"); }), "is not a folder"));
     CHECK_THROWS_AS(AtomicDirectory(""), Error);
     CHECK_THROWS_AS(AtomicDirectory(folder / "file/sub"), Error);
     CHECK(count_entries(folder.path()) == 1);

@@ -2,6 +2,7 @@
 #include <lorapp/error.hpp>
 #include <lorapp/io/checkpoint.hpp>
 
+#include "support/error_of.hpp"
 #include "support/shared_data.hpp"
 #include "support/temporary_folder.hpp"
 
@@ -13,8 +14,8 @@
 #include <string>
 
 using namespace lorapp;
+using lorapp::test::contains;
 using lorapp::test::error_of;
-using lorapp::test::has;
 using lorapp::test::TemporaryFolder;
 
 namespace {
@@ -48,7 +49,7 @@ TEST_SUITE("checkpoint") {
       CHECK(torch::equal(checkpoint.view("w"), torch::arange(6)));
       checkpoint.release("w");
       CHECK(checkpoint.files() == std::vector{folder / kWeightsName});
-      CHECK(has(error_of([&] { checkpoint.view("v"); }), "has no tensor \"v\" among its 2"));
+      CHECK(contains(error_of([&] { checkpoint.view("v"); }), "has no tensor \"v\" among its 2"));
     }
   }
 
@@ -83,16 +84,16 @@ TEST_SUITE("checkpoint") {
       "c": "model-00002-of-00002.safetensors", "d": "missing.safetensors", "e": "missing.safetensors",
       "f": "broken.safetensors"}})");
     const std::string message = open_error(folder.path());
-    CHECK(has(message, "5 problems"));
+    CHECK(contains(message, "5 problems"));
     CHECK(
-        has(message,
+        contains(message,
             "tensor \"c\" should be in model-00002-of-00002.safetensors, which does not have it"));
     CHECK(
-        has(message,
+        contains(message,
             "tensor \"b\" is in model-00002-of-00002.safetensors, but the index says model-00001"));
-    CHECK(has(message, "tensor \"extra\" of model-00002-of-00002.safetensors is not in the index"));
-    CHECK(has(message, "shard missing.safetensors is missing (2 tensors, the first is \"d\")"));
-    CHECK(has(message, "broken.safetensors: has 1 bytes"));
+    CHECK(contains(message, "tensor \"extra\" of model-00002-of-00002.safetensors is not in the index"));
+    CHECK(contains(message, "shard missing.safetensors is missing (2 tensors, the first is \"d\")"));
+    CHECK(contains(message, "broken.safetensors: has 1 bytes"));
   }
 
   TEST_CASE("shard names that lead out of the folder are refused") {
@@ -107,7 +108,7 @@ TEST_SUITE("checkpoint") {
                                    "sub\\\\x.safetensors"}) {
       folder.write("model/model.safetensors.index.json",
                    R"({"weight_map": {"a": ")" + name + "\"}}");
-      CHECK_MESSAGE(has(open_error(folder / "model"),
+      CHECK_MESSAGE(contains(open_error(folder / "model"),
                         "is not allowed; expected the name of a .safetensors file"),
                     name);
     }
@@ -119,36 +120,36 @@ TEST_SUITE("checkpoint") {
       folder.write(kWeightsIndexName, text);
       return open_error(folder.path());
     };
-    CHECK(has(index_error("{"), "line 1"));
-    CHECK(has(index_error("[]"), "expected an object"));
-    CHECK(has(index_error("{}"), "weight_map is missing"));
-    CHECK(has(index_error(R"({"weight_map": 5})"), "weight_map is 5"));
-    CHECK(has(index_error(R"({"weight_map": {}})"), "weight_map is empty"));
-    CHECK(has(index_error(R"({"weight_map": {"a": 1, "b": null}})"), "2 problems"));
-    CHECK(has(index_error(R"({"weight_map": {"a": "x.safetensors", "a": "x.safetensors"}})"),
+    CHECK(contains(index_error("{"), "line 1"));
+    CHECK(contains(index_error("[]"), "expected an object"));
+    CHECK(contains(index_error("{}"), "weight_map is missing"));
+    CHECK(contains(index_error(R"({"weight_map": 5})"), "weight_map is 5"));
+    CHECK(contains(index_error(R"({"weight_map": {}})"), "weight_map is empty"));
+    CHECK(contains(index_error(R"({"weight_map": {"a": 1, "b": null}})"), "2 problems"));
+    CHECK(contains(index_error(R"({"weight_map": {"a": "x.safetensors", "a": "x.safetensors"}})"),
               "more than once"));
   }
 
   TEST_CASE("a folder without safetensors says what it holds, and a pickle how it is converted") {
     const TemporaryFolder folder;
-    CHECK(has(open_error(folder.path()), "found nothing"));
+    CHECK(contains(open_error(folder.path()), "found nothing"));
     folder.write("config.json", "{}");
-    CHECK(has(open_error(folder.path()), "found config.json"));
+    CHECK(contains(open_error(folder.path()), "found config.json"));
     folder.write("pytorch_model.bin", "x");
     const std::string message = open_error(folder.path());
-    CHECK(has(message, "Python pickle"));
-    CHECK(has(message, "save_pretrained"));
-    CHECK(has(open_error(folder / "pytorch_model.bin"),
+    CHECK(contains(message, "Python pickle"));
+    CHECK(contains(message, "save_pretrained"));
+    CHECK(contains(open_error(folder / "pytorch_model.bin"),
               "expected a model folder, a .safetensors file"));
-    CHECK(has(open_error(folder / "none"), "no such file or folder"));
+    CHECK(contains(open_error(folder / "none"), "no such file or folder"));
     for (int i = 0; i < 20; ++i) folder.write("other/" + std::to_string(i), "");
-    CHECK(has(open_error(folder / "other"), "(20 files)"));
+    CHECK(contains(open_error(folder / "other"), "(20 files)"));
   }
 
   TEST_CASE("the shard index of a published 7B model parses, and every missing shard is named") {
     LORAPP_NEEDS_SHARED_DATA(folder, "models/mistral-7b-v0.1-metadata");
     const std::string message = open_error(folder);
-    CHECK(has(message, "shard model-00001-of-00002.safetensors is missing"));
-    CHECK(has(message, "shard model-00002-of-00002.safetensors is missing"));
+    CHECK(contains(message, "shard model-00001-of-00002.safetensors is missing"));
+    CHECK(contains(message, "shard model-00002-of-00002.safetensors is missing"));
   }
 }

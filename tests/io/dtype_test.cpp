@@ -5,14 +5,15 @@
 #include <lorapp/io/dtype.hpp>
 
 #include "raw_safetensors.hpp"
+#include "support/error_of.hpp"
 
 #include <doctest/doctest.h>
 
 #include <string>
 
 using namespace lorapp;
+using lorapp::test::contains;
 using lorapp::test::error_of;
-using lorapp::test::has;
 
 TEST_SUITE("dtype") {
   TEST_CASE(
@@ -31,10 +32,10 @@ TEST_SUITE("dtype") {
   }
 
   TEST_CASE("a packed, an unknown and a mis-spelled name are errors that say so") {
-    CHECK(has(error_of([] { parse_safetensors_dtype("F4"); }), "elements of 4 bits"));
-    CHECK(has(error_of([] { parse_safetensors_dtype("bf16"); }), "'bf16' is no safetensors type"));
+    CHECK(contains(error_of([] { parse_safetensors_dtype("F4"); }), "elements of 4 bits"));
+    CHECK(contains(error_of([] { parse_safetensors_dtype("bf16"); }), "'bf16' is no safetensors type"));
     CHECK_THROWS_AS(safetensors_dtype_name(c10::ScalarType::QInt8), Error);
-    CHECK(has(error_of([] { parse_hf_dtype("BF16"); }),
+    CHECK(contains(error_of([] { parse_hf_dtype("BF16"); }),
               "expected one of float32, bfloat16, float16"));
     CHECK_THROWS_AS(parse_hf_dtype(""), Error);
     CHECK_THROWS_AS(parse_hf_dtype("torch."), Error);

@@ -1,6 +1,7 @@
 // Reading JSON: positions, bounds, typed fields.
 #include "json_file.hpp"
 
+#include "support/error_of.hpp"
 #include "support/temporary_folder.hpp"
 
 #include "raw_safetensors.hpp"
@@ -10,8 +11,8 @@
 using namespace lorapp::detail;
 using lorapp::Error;
 using lorapp::Problems;
+using lorapp::test::contains;
 using lorapp::test::error_of;
-using lorapp::test::has;
 using lorapp::test::TemporaryFolder;
 using nlohmann::json;
 
@@ -37,28 +38,28 @@ TEST_SUITE("json_file") {
 
   TEST_CASE("a syntax error names the file, the line, the column and what was expected") {
     const std::string message = parse_error("{\n  \"a\": 1,\n  \"b\" 2\n}");
-    CHECK_MESSAGE(has(message, "[op] file.json: line 3, column 7: "), message);
-    CHECK(has(message, "expected ':'"));
-    CHECK(has(parse_error("{\"a\": 1} x"), "line 1, column 10"));
-    CHECK(has(parse_error("{\"a\": 1e999}"), "file.json"));
-    CHECK(has(parse_error("{\"a\": \"\xff\"}"), "UTF-8"));
-    CHECK(has(parse_error("{\"a\": "), "unexpected end of input"));
-    CHECK(has(parse_error(" \n"), "is empty"));
-    CHECK_FALSE(has(message, "json.exception"));
+    CHECK_MESSAGE(contains(message, "[op] file.json: line 3, column 7: "), message);
+    CHECK(contains(message, "expected ':'"));
+    CHECK(contains(parse_error("{\"a\": 1} x"), "line 1, column 10"));
+    CHECK(contains(parse_error("{\"a\": 1e999}"), "file.json"));
+    CHECK(contains(parse_error("{\"a\": \"\xff\"}"), "UTF-8"));
+    CHECK(contains(parse_error("{\"a\": "), "unexpected end of input"));
+    CHECK(contains(parse_error(" \n"), "is empty"));
+    CHECK_FALSE(contains(message, "json.exception"));
   }
 
   TEST_CASE(
       "keys given twice in one object are an error that names them all; in two objects they are "
       "not") {
     const std::string message = parse_error(R"({"a": 1, "b": {"x": 1, "x": 2}, "a": 3})");
-    CHECK(has(message, R"("a" is given more than once)"));
-    CHECK(has(message, R"("x" is given more than once)"));
+    CHECK(contains(message, R"("a" is given more than once)"));
+    CHECK(contains(message, R"("x" is given more than once)"));
     CHECK(parse_error(R"({"a": {"x": 1}, "b": {"x": 1}, "c": [{"x": 1}, {"x": 2}]})").empty());
   }
 
   TEST_CASE("too deep nesting is an error, and deep nesting that is allowed is not") {
-    CHECK(has(parse_error(std::string(100000, '[')), "file.json"));
-    CHECK(has(parse_error(std::string(1000, '[') + std::string(1000, ']')), "levels deep"));
+    CHECK(contains(parse_error(std::string(100000, '[')), "file.json"));
+    CHECK(contains(parse_error(std::string(1000, '[') + std::string(1000, ']')), "levels deep"));
     CHECK(parse_error(std::string(200, '[') + std::string(200, ']')).empty());
   }
 
@@ -67,11 +68,11 @@ TEST_SUITE("json_file") {
     const TemporaryFolder folder;
     folder.write("list.json", "[1]");
     CHECK(
-        has(error_of([&] { read_json_file(folder / "no.json", "op"); }), "no.json: no such file"));
-    CHECK(has(error_of([&] { read_json_file(folder.path(), "op"); }), "not a regular file"));
-    CHECK(has(error_of([&] { read_json_file(folder / "list.json", "op", 2); }),
+        contains(error_of([&] { read_json_file(folder / "no.json", "op"); }), "no.json: no such file"));
+    CHECK(contains(error_of([&] { read_json_file(folder.path(), "op"); }), "not a regular file"));
+    CHECK(contains(error_of([&] { read_json_file(folder / "list.json", "op", 2); }),
               "has 3 bytes; at most 2"));
-    CHECK(has(error_of([&] { read_json_object(folder / "list.json", "op"); }),
+    CHECK(contains(error_of([&] { read_json_object(folder / "list.json", "op"); }),
               "a list of 1; expected an object"));
   }
 
@@ -140,18 +141,18 @@ TEST_SUITE("json_file") {
     get_int(object, {"new", "old"}, problems, 1);
     get_string(object, "missing", problems);
     const std::string message = problems_of(problems);
-    CHECK(has(message, "file.json: 11 problems"));
-    CHECK(has(message, "i is 2.0; expected an integer"));
-    CHECK(has(message, "r is 0; expected an integer from 1 to 10"));
-    CHECK(has(message, "big is 18446744073709551615; expected an integer"));
-    CHECK(has(message, "d is \"x\"; expected a number from 0.0 to 1.0"));
-    CHECK(has(message, "b is 1; expected true or false"));
-    CHECK(has(message, "s is a list of 1; expected a string"));
-    CHECK(has(message, "l: element 1 is 5; expected a list of strings"));
-    CHECK(has(message, "o is 3; expected an object"));
-    CHECK(has(message, "e is -2; expected an integer of at least 0 or a list of them"));
-    CHECK(has(message, "new (or old) is missing; expected an integer of at least 1"));
-    CHECK(has(message, "missing is missing; expected a string"));
+    CHECK(contains(message, "file.json: 11 problems"));
+    CHECK(contains(message, "i is 2.0; expected an integer"));
+    CHECK(contains(message, "r is 0; expected an integer from 1 to 10"));
+    CHECK(contains(message, "big is 18446744073709551615; expected an integer"));
+    CHECK(contains(message, "d is \"x\"; expected a number from 0.0 to 1.0"));
+    CHECK(contains(message, "b is 1; expected true or false"));
+    CHECK(contains(message, "s is a list of 1; expected a string"));
+    CHECK(contains(message, "l: element 1 is 5; expected a list of strings"));
+    CHECK(contains(message, "o is 3; expected an object"));
+    CHECK(contains(message, "e is -2; expected an integer of at least 0 or a list of them"));
+    CHECK(contains(message, "new (or old) is missing; expected an integer of at least 1"));
+    CHECK(contains(message, "missing is missing; expected a string"));
   }
 
   TEST_CASE("a long value is cut in a message, between characters") {

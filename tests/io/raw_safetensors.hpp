@@ -16,19 +16,4 @@ inline std::string raw_safetensors(std::string_view header, std::string_view dat
   return bytes.append(header).append(data);
 }
 
-/// The message of the lorapp::Error that `call` throws; "" if it throws none.
-template <class Call>
-std::string error_of(Call call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
-
-inline bool has(const std::string& text, std::string_view part) {
-  return text.find(part) != std::string::npos;
-}
-
 }  // namespace lorapp::test

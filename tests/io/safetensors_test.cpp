@@ -1,6 +1,7 @@
 // Reading and writing safetensors files.
 #include "io/dtypes.hpp"
 
+#include "support/error_of.hpp"
 #include "support/temporary_folder.hpp"
 
 #include <lorapp/error.hpp>
@@ -19,8 +20,8 @@
 #include <vector>
 
 using namespace lorapp;
+using lorapp::test::contains;
 using lorapp::test::error_of;
-using lorapp::test::has;
 using lorapp::test::raw_safetensors;
 using lorapp::test::read_file;
 using lorapp::test::TemporaryFolder;
@@ -146,9 +147,9 @@ TEST_SUITE("safetensors") {
                              "\"u\" is not defined",
                              "\"s\" is not dense",
                              "ComplexDouble"}) {
-      CHECK_MESSAGE(has(message, part), message);
+      CHECK_MESSAGE(contains(message, part), message);
     }
-    CHECK(has(error_of([&] {
+    CHECK(contains(error_of([&] {
                 write_safetensors(path, {{"\xff", torch::ones({1})}});
               }),
               "not UTF-8"));
@@ -159,13 +160,13 @@ TEST_SUITE("safetensors") {
     const TemporaryFolder folder;
     write_safetensors(folder / "a.safetensors", {{"a", torch::ones({1})}});
     const auto file = SafetensorsFile::open(folder / "a.safetensors");
-    CHECK(has(error_of([&] { file.view("b"); }), "a.safetensors: has no tensor \"b\" among its 1"));
+    CHECK(contains(error_of([&] { file.view("b"); }), "a.safetensors: has no tensor \"b\" among its 1"));
     CHECK_THROWS_AS(file.info("b"), Error);
     CHECK_THROWS_AS(file.release("b"), Error);
-    CHECK(has(error_of([&] { SafetensorsFile::open(folder / "no.safetensors"); }), "No such file"));
-    CHECK(has(error_of([&] { SafetensorsFile::open(folder.path()); }), "not a regular file"));
-    CHECK(has(error_of([&] { SafetensorsFile::open("/dev/null"); }), "not a regular file"));
-    CHECK(has(error_of([&] { SafetensorsFile::open(folder.write("e", "")); }), "has 0 bytes"));
+    CHECK(contains(error_of([&] { SafetensorsFile::open(folder / "no.safetensors"); }), "No such file"));
+    CHECK(contains(error_of([&] { SafetensorsFile::open(folder.path()); }), "not a regular file"));
+    CHECK(contains(error_of([&] { SafetensorsFile::open("/dev/null"); }), "not a regular file"));
+    CHECK(contains(error_of([&] { SafetensorsFile::open(folder.write("e", "")); }), "has 0 bytes"));
   }
 
   TEST_CASE("data that a foreign writer left unaligned are read by value") {
@@ -194,7 +195,7 @@ TEST_SUITE("safetensors") {
             "abc"));
     const auto file = SafetensorsFile::open(path);
     CHECK(file.info("f4").shape == std::vector<std::int64_t>{4});
-    CHECK(has(error_of([&] { file.view("f4"); }), "\"f4\" is of type F4, elements of 4 bits"));
+    CHECK(contains(error_of([&] { file.view("f4"); }), "\"f4\" is of type F4, elements of 4 bits"));
     CHECK(file.view("u").item<int>() == 'c');
   }
 
@@ -235,7 +236,7 @@ TEST_SUITE("safetensors") {
     write_safetensors(path, {{"a", torch::ones({4096})}});
     const auto file = SafetensorsFile::open(path);
     std::filesystem::resize_file(path, 100);
-    CHECK(has(error_of([&] { file.view("a"); }), "was changed while in use"));
+    CHECK(contains(error_of([&] { file.view("a"); }), "was changed while in use"));
   }
 
   TEST_CASE("replacing a file while its views live leaves them as they were") {

@@ -3,6 +3,7 @@
 #include <lorapp/data/tokenizer.hpp>
 #include <lorapp/io/checkpoint.hpp>
 
+#include "support/shared_data.hpp"
 #include "support/temporary_folder.hpp"
 
 #include <set>
@@ -13,9 +14,7 @@ using namespace lorapp::test;
 TEST_SUITE("nn") {
   TEST_CASE(
       "real: Mistral-7B's config has 7,241,732,096 parameters, and its tensors are the index's") {
-    const auto data = shared_data();
-    if (!data) return;
-    const auto folder = *data / "models" / "mistral-7b-v0.1-metadata";
+    LORAPP_NEEDS_SHARED_DATA(folder, "models/mistral-7b-v0.1-metadata");
     const ModelConfig config = ModelConfig::from_pretrained(folder);
     CHECK(count_parameters(config) == 7'241'732'096);
     CHECK(config.sliding_window == 4096);
@@ -29,9 +28,7 @@ TEST_SUITE("nn") {
   }
 
   TEST_CASE("real: stories260K predicts its author's text with a mean loss of 0.4734177") {
-    const auto data = shared_data();
-    if (!data) return;
-    const auto folder = *data / "models" / "stories260K";
+    LORAPP_NEEDS_SHARED_DATA(folder, "models/stories260K");
     auto model = CausalLM::from_pretrained(folder);
     CHECK(model->name_or_path() == folder.string());
     CHECK(num_parameters(*model) == count_parameters(model->config()));

@@ -1,5 +1,7 @@
-// What the tests of this room share: a small model, distances, numerical gradients, shared data.
+// What the tests of this room share: a small model, distances, numerical gradients.
 #pragma once
+
+#include "support/error_of.hpp"
 
 #include <lorapp/error.hpp>
 #include <lorapp/nn/causal_lm.hpp>
@@ -61,20 +63,6 @@ inline double distance(const torch::Tensor& got, const torch::Tensor& want) {
   return norm > 0 ? error / norm : error;
 }
 
-// The message of the Error that `body` throws; empty if it throws none.
-inline std::string error_of(const std::function<void()>& body) {
-  try {
-    body();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return {};
-}
-
-inline bool contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
-
 // The largest difference between the gradients of Σ f(x)·w, w random, and central differences, over
 // the float64 tensors x.
 inline double gradient_error(
@@ -101,18 +89,6 @@ inline double gradient_error(
     }
   }
   return worst;
-}
-
-// Real files for local tests; nothing where they are not on this machine.
-inline std::optional<std::filesystem::path> shared_data() {
-  const char* given = std::getenv("LORAPP_SHARED_DATA");
-  const std::filesystem::path path =
-      given != nullptr ? std::filesystem::path(given)
-                       : std::filesystem::path(LORAPP_TEST_SOURCE_DIR) / ".." / "shared" / "data";
-  if (std::filesystem::is_directory(path)) return path;
-  MESSAGE(
-      "skipped: no shared data at ", path.string(), " (LORAPP_SHARED_DATA names another place)");
-  return std::nullopt;
 }
 
 }  // namespace lorapp::test

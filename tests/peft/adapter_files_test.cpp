@@ -1,3 +1,4 @@
+#include "support/error_of.hpp"
 #include "support/temporary_folder.hpp"
 #include "support/tiny_model.hpp"
 
@@ -33,20 +34,6 @@ LoraConfig small(std::vector<std::string> targets = {"q_proj", "v_proj"}) {
   return config;
 }
 
-template <class F>
-std::string message_of(F&& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
-bool has(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
-
 NamedTensors read_all(const std::filesystem::path& path) {
   const SafetensorsFile file = SafetensorsFile::open(path);
   NamedTensors tensors;
@@ -77,7 +64,7 @@ TEST_CASE("adapter files: names, types and metadata are PEFT's") {
         std::vector<std::int64_t>{20, 3});
   const std::string card = read_file(folder / "new/adapter/README.md");
   CHECK(card.starts_with("---\n"));
-  CHECK(has(card, "| r | 3 |"));
+  CHECK(contains(card, "| r | 3 |"));
 }
 
 TEST_CASE("adapter files: a saved adapter loads into a fresh base with the same logits and bits") {
@@ -127,7 +114,7 @@ TEST_CASE("adapter files: half-precision files are widened") {
   model.save_pretrained(folder.path());
   NamedTensors tensors = read_all(folder / kFile);
   for (auto& [name, tensor] : tensors) {
-    tensor = tensor.to(has(name, "lora_A") ? torch::kFloat16 : torch::kBFloat16);
+    tensor = tensor.to(contains(name, "lora_A") ? torch::kFloat16 : torch::kBFloat16);
   }
   write_safetensors(folder / kFile, tensors);
   const PeftModel loaded = PeftModel::from_pretrained(tiny_model(), folder.path());
@@ -149,7 +136,7 @@ TEST_CASE("adapter files: every missing, unexpected and mis-shaped tensor is in 
       torch::zeros({20, 3}, torch::kInt64);
   write_safetensors(folder / kFile, tensors);
   const auto base = tiny_model();
-  const std::string message = message_of([&] { PeftModel::from_pretrained(base, folder.path()); });
+  const std::string message = error_of([&] { PeftModel::from_pretrained(base, folder.path()); });
   for (const char* part :
        {"missing base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight "
         "[3, 40]; nearest is "
@@ -158,7 +145,7 @@ TEST_CASE("adapter files: every missing, unexpected and mis-shaped tensor is in 
         "layers.1.self_attn.q_proj.lora_B.weight has the shape [40, 4]; expected "
         "[40, 3]",
         "layers.1.self_attn.v_proj.lora_B.weight has the type I64"}) {
-    CHECK_MESSAGE(has(message, part), part, " in ", message);
+    CHECK_MESSAGE(contains(message, part), part, " in ", message);
   }
   // The base is as it was, and usable.
   for (const auto& parameter : base->parameters()) CHECK(parameter.requires_grad());
@@ -171,7 +158,7 @@ TEST_CASE("adapter files: an adapter for more layers than the base has is an err
   model.save_pretrained(folder.path());
   ModelConfig shorter = tiny_config();
   shorter.num_hidden_layers = 1;
-  CHECK(has(message_of([&] { PeftModel::from_pretrained(tiny_model(7, shorter), folder.path()); }),
+  CHECK(contains(error_of([&] { PeftModel::from_pretrained(tiny_model(7, shorter), folder.path()); }),
             "unexpected base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight"));
 }
 
@@ -179,10 +166,10 @@ TEST_CASE("adapter files: a folder without weights, or with a pickle only, says 
   const TemporaryFolder folder;
   small().save(folder / "adapter_config.json");
   const auto load = [&] { PeftModel::from_pretrained(tiny_model(), folder.path()); };
-  CHECK(has(message_of(load), kFile));
+  CHECK(contains(error_of(load), kFile));
   folder.write("adapter_model.bin", "x");
-  CHECK(has(message_of(load), "pickle"));
-  CHECK(has(message_of([&] { PeftModel::from_pretrained(tiny_model(), folder / "absent"); }),
+  CHECK(contains(error_of(load), "pickle"));
+  CHECK(contains(error_of([&] { PeftModel::from_pretrained(tiny_model(), folder / "absent"); }),
             "adapter_config.json"));
 }
 

@@ -1,3 +1,4 @@
+#include "support/error_of.hpp"
 #include "support/temporary_folder.hpp"
 
 #include <lorapp/error.hpp>
@@ -12,24 +13,12 @@
 #include <vector>
 
 using namespace lorapp;
+using lorapp::test::contains;
+using lorapp::test::error_of;
 using lorapp::test::read_file;
 using lorapp::test::TemporaryFolder;
 
 namespace {
-
-template <class F>
-std::string message_of(F&& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
-bool has(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
 
 LoraConfig read(const TemporaryFolder& folder, const std::string& json) {
   return LoraConfig::from_file(folder.write("adapter_config.json", json));
@@ -129,7 +118,7 @@ TEST_CASE("lora_config: one error names every wrong value") {
   config.rank_pattern = {{"up_proj", -1}, {"(", 2}};
   config.layers_pattern = {"layers"};
   config.fan_in_fan_out = true;
-  const std::string message = message_of([&] { config.validate(); });
+  const std::string message = error_of([&] { config.validate(); });
   for (const char* part : {"r is 0",
                            "lora_alpha is nan",
                            "lora_dropout is 1",
@@ -140,27 +129,27 @@ TEST_CASE("lora_config: one error names every wrong value") {
                            "\"(\" is not valid",
                            "layers_pattern is set",
                            "fan_in_fan_out"}) {
-    CHECK_MESSAGE(has(message, part), part, " in ", message);
+    CHECK_MESSAGE(contains(message, part), part, " in ", message);
   }
 }
 
 TEST_CASE(
     "lora_config: a key that changes the result and is not supported is named, unset it passes") {
   const TemporaryFolder folder;
-  const std::string message = message_of([&] {
+  const std::string message = error_of([&] {
     read(folder, R"({"peft_type": "LORA", "use_dora": true, "modules_to_save": ["lm_head"],
       "trainable_token_indices": [1], "target_parameters": [], "lora_bias": false, "init_lora_weights": "pissa"})");
   });
-  CHECK(has(message, "use_dora is"));
-  CHECK(has(message, "modules_to_save is"));
-  CHECK(has(message, "trainable_token_indices is"));
-  CHECK(has(message, "init_lora_weights is"));
-  CHECK_FALSE(has(message, "lora_bias"));
-  CHECK_FALSE(has(message, "target_parameters"));
-  CHECK(has(message_of([&] { read(folder, R"({"peft_type": "IA3"})"); }), "IA3"));
-  CHECK(has(message_of([&] { read(folder, R"({"r": 4})"); }), "peft_type"));
-  CHECK(has(message_of([&] { read(folder, R"({"peft_type": "LORA", "r": 0.5})"); }), "r is 0.5"));
-  CHECK(has(message_of([&] { read(folder, "{"); }), "adapter_config.json"));
+  CHECK(contains(message, "use_dora is"));
+  CHECK(contains(message, "modules_to_save is"));
+  CHECK(contains(message, "trainable_token_indices is"));
+  CHECK(contains(message, "init_lora_weights is"));
+  CHECK_FALSE(contains(message, "lora_bias"));
+  CHECK_FALSE(contains(message, "target_parameters"));
+  CHECK(contains(error_of([&] { read(folder, R"({"peft_type": "IA3"})"); }), "IA3"));
+  CHECK(contains(error_of([&] { read(folder, R"({"r": 4})"); }), "peft_type"));
+  CHECK(contains(error_of([&] { read(folder, R"({"peft_type": "LORA", "r": 0.5})"); }), "r is 0.5"));
+  CHECK(contains(error_of([&] { read(folder, "{"); }), "adapter_config.json"));
 }
 
 TEST_CASE("targets: a name matches a whole path or the end of one behind a dot, nothing else") {

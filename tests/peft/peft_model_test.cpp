@@ -1,3 +1,4 @@
+#include "support/error_of.hpp"
 #include "support/tiny_model.hpp"
 
 #include <lorapp/error.hpp>
@@ -39,20 +40,6 @@ std::shared_ptr<CausalLM> quantized_model() {
   return model;
 }
 
-template <class F>
-std::string message_of(F&& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
-bool has(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
-
 }  // namespace
 
 TEST_SUITE_BEGIN("peft");
@@ -66,7 +53,7 @@ TEST_CASE("peft_model: a new adapter changes no logit, and only A and B are trai
   CHECK(model.adapted_layers().size() == 4);
   CHECK(model.adapted_layers()[1].path == "model.layers.0.self_attn.v_proj");
   for (const auto& parameter : model.named_parameters()) {
-    const bool is_lora = has(parameter.key(), ".lora.");
+    const bool is_lora = contains(parameter.key(), ".lora.");
     CHECK(parameter.value().requires_grad() == is_lora);
   }
 }
@@ -87,19 +74,19 @@ TEST_CASE("peft_model: counts are PEFT's, a 4-bit weight by its elements, in PEF
 }
 
 TEST_CASE("peft_model: targets that match nothing are listed with the nearest names") {
-  const std::string message = message_of([] {
+  const std::string message = error_of([] {
     PeftModel(tiny_model(), LoraConfig{.target_modules = {"q_prj", "v_proj", "c_attn"}});
   });
-  CHECK(has(message, "\"q_prj\"; did you mean q_proj"));
-  CHECK(has(message, "\"c_attn\"; its Linear layers are named"));
-  CHECK(has(message, "gate_proj"));
+  CHECK(contains(message, "\"q_prj\"; did you mean q_proj"));
+  CHECK(contains(message, "\"c_attn\"; its Linear layers are named"));
+  CHECK(contains(message, "gate_proj"));
   LoraConfig regex;
   regex.target_modules = {};
   regex.target_modules_regex = "q_proj";
-  CHECK(has(message_of([&] { PeftModel(tiny_model(), regex); }), "matches no Linear layer"));
+  CHECK(contains(error_of([&] { PeftModel(tiny_model(), regex); }), "matches no Linear layer"));
   LoraConfig excluded;
   excluded.exclude_modules = {"q_proj", "v_proj"};
-  CHECK(has(message_of([&] { PeftModel(tiny_model(), excluded); }), "leave no Linear layer"));
+  CHECK(contains(error_of([&] { PeftModel(tiny_model(), excluded); }), "leave no Linear layer"));
   CHECK_THROWS_AS(PeftModel(nullptr), Error);
 }
 
@@ -109,7 +96,7 @@ TEST_CASE(
   CHECK_THROWS_AS(PeftModel(base, LoraConfig{.target_modules = {"nope"}}), Error);
   for (const auto& parameter : base->parameters()) CHECK(parameter.requires_grad());
   const PeftModel first(base);
-  CHECK(has(message_of([&] { PeftModel second(base); }), "has an adapter already"));
+  CHECK(contains(error_of([&] { PeftModel second(base); }), "has an adapter already"));
 }
 
 TEST_CASE("peft_model: all-linear adapts every layer but the head, and saves their names") {
@@ -166,14 +153,14 @@ TEST_CASE("peft_model: merge_and_unload gives a plain model with the adapted log
   const auto plain = model.merge_and_unload();
   CHECK(torch::allclose(logits(*plain), tuned, 1e-4, 1e-4));
   CHECK(model.adapted_layers().empty());
-  for (const auto& parameter : plain->named_parameters()) CHECK_FALSE(has(parameter.key(), "lora"));
+  for (const auto& parameter : plain->named_parameters()) CHECK_FALSE(contains(parameter.key(), "lora"));
 }
 
 TEST_CASE("peft_model: a 4-bit base refuses to merge and says what to do") {
   PeftModel model(quantized_model(), nonzero());
-  const std::string message = message_of([&] { model.merge(); });
-  CHECK(has(message, "model.layers.0.self_attn.q_proj has a 4-bit weight"));
-  CHECK(has(message, "without quantization"));
+  const std::string message = error_of([&] { model.merge(); });
+  CHECK(contains(message, "model.layers.0.self_attn.q_proj has a 4-bit weight"));
+  CHECK(contains(message, "without quantization"));
   CHECK(model.adapter_enabled());
 }
 

@@ -151,10 +151,6 @@ Arguments World::finetune(const Arguments& more, const std::string& output) cons
   return arguments;
 }
 
-bool contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
-
 std::vector<std::string> files_in(const fs::path& folder) {
   std::vector<std::string> names;
   if (!fs::exists(folder)) return names;
@@ -163,12 +159,6 @@ std::vector<std::string> files_in(const fs::path& folder) {
   }
   std::ranges::sort(names);
   return names;
-}
-
-fs::path real_data() {
-  if (const char* folder = std::getenv("LORAPP_SHARED_DATA")) return folder;
-  const fs::path beside = fs::path(LORAPP_TEST_SOURCE_DIR).parent_path() / "shared" / "data";
-  return fs::exists(beside) ? beside : fs::path{};
 }
 
 }  // namespace lorapp::test

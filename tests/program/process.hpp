@@ -1,6 +1,7 @@
 // Runs programs, and makes the small world that the tests run lorapp in.
 #pragma once
 
+#include "support/error_of.hpp"
 #include "support/temporary_folder.hpp"
 
 #include <nlohmann/json.hpp>
@@ -60,13 +61,7 @@ class World {
   TemporaryFolder folder_;
 };
 
-/// True if `part` occurs in `text`.
-bool contains(const std::string& text, const std::string& part);
-
 /// Names of everything below a folder, sorted.
 std::vector<std::string> files_in(const std::filesystem::path& folder);
-
-/// The folder of real files; empty where there is none.
-std::filesystem::path real_data();
 
 }  // namespace lorapp::test

@@ -1,6 +1,7 @@
 // Real models and data, compared with what transformers and peft give for them.
 // Skipped, with a message, where the folder of real files is absent.
 #include "process.hpp"
+#include "support/shared_data.hpp"
 
 #include <doctest/doctest.h>
 
@@ -14,13 +15,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-bool skipped() {
-  if (!real_data().empty()) return false;
-  MESSAGE("skipped: no folder of real files (LORAPP_SHARED_DATA, or shared/data beside the tree)");
-  return true;
-}
-
-std::string real(const char* name) { return (real_data() / name).string(); }
+std::string real(const char* name) { return shared_data(name).value().string(); }
 
 Json golden(const char* name) {
   return Json::parse(read_file(fs::path(LORAPP_TEST_SOURCE_DIR) / "tests/golden" / name));
@@ -41,7 +36,7 @@ std::string number(const Json& value) {
 
 TEST_SUITE("program") {
   TEST_CASE("real input: stories260K says the text that its author publishes, 200 tokens") {
-    if (skipped()) return;
+    if (shared_data_missing()) return;
     // The text ends where the 200th token (bos included) of a run of its own begins a new word.
     const Json result = run_lorapp(stories({"--prompt", "", "--max-new-tokens", "200"})).json();
     const std::string expected = read_file(real("models/stories260K/greedy_200_expected.txt"));
@@ -51,7 +46,7 @@ TEST_SUITE("program") {
   }
 
   TEST_CASE("real input: five prompts continue as transformers continues them") {
-    if (skipped()) return;
+    if (shared_data_missing()) return;
     const Json reference = golden("stories260k_greedy.json");
     const std::string count = reference["max_new_tokens"].dump();
     for (const Json& expected : reference["continuations"]) {
@@ -64,7 +59,7 @@ TEST_SUITE("program") {
   }
 
   TEST_CASE("real input: finetune on 200 Dolly rows logs the losses of transformers and peft") {
-    if (skipped()) return;
+    if (shared_data_missing()) return;
     const Json reference = golden("stories260k_finetune.json");
     const TemporaryFolder folder;
     const std::string output = (folder / "out").string();
@@ -107,7 +102,7 @@ TEST_SUITE("program") {
   }
 
   TEST_CASE("real input: the mean loss of stories260K on its own text is the published one") {
-    if (skipped()) return;
+    if (shared_data_missing()) return;
     const TemporaryFolder folder;
     const Json row = {{"text", read_file(real("models/stories260K/greedy_200_expected.txt"))}};
     const std::string data = folder.write("text.jsonl", row.dump() + "\n").string();
@@ -125,7 +120,7 @@ TEST_SUITE("program") {
   }
 
   TEST_CASE("real input: the metadata of Mistral-7B gives its parameters and those of LoRA") {
-    if (skipped()) return;
+    if (shared_data_missing()) return;
     const Json model =
         run_lorapp({"inspect", real("models/mistral-7b-v0.1-metadata"), "--json", "--quiet"}).json();
     CHECK(model["parameters"] == 7241732096);
@@ -134,7 +129,7 @@ TEST_SUITE("program") {
   }
 
   TEST_CASE("real input: tokenize gives sentencepiece's ids, and the text back") {
-    if (skipped()) return;
+    if (shared_data_missing()) return;
     const TemporaryFolder folder;
     for (const Json& reference : golden("tokenizer.json")) {
       const std::string model = real(reference["folder"].get<std::string>().c_str());

@@ -3,6 +3,8 @@
 // so and passes.
 #pragma once
 
+#include <doctest/doctest.h>
+
 #include <cstdlib>
 #include <filesystem>
 #include <optional>
@@ -19,6 +21,13 @@ inline std::optional<std::filesystem::path> shared_data(const std::string& name)
   std::error_code ignored;
   if (!std::filesystem::exists(root / name, ignored)) return std::nullopt;
   return root / name;
+}
+
+/// True, with a message that the test was skipped, where there are no shared data.
+inline bool shared_data_missing() {
+  if (shared_data("")) return false;
+  MESSAGE("skipped: no folder of real files (LORAPP_SHARED_DATA, or shared/data beside the tree)");
+  return true;
 }
 
 }  // namespace lorapp::test

@@ -1,3 +1,4 @@
+#include "support/error_of.hpp"
 #include "support/temporary_folder.hpp"
 #include "support/tiny_model.hpp"
 
@@ -18,20 +19,6 @@ using namespace lorapp;
 using namespace lorapp::test;
 
 namespace {
-
-template <class F>
-std::string message_of(F&& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
-bool has(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
 
 Batch batch_of(const TokenizedDataset& dataset) {
   std::vector<const Example*> examples;
@@ -160,22 +147,22 @@ TEST_CASE("adamw: a saved state continues bit for bit; a wrong file is refused w
 
     torch::Tensor other = torch::zeros({5, 2}, dtype).requires_grad_();
     AdamW wrong({{"w", other}, {"v", fresh()}}, {});
-    const std::string message = message_of([&] { wrong.load(folder / "optimizer.safetensors"); });
-    CHECK(has(message, "exp_avg.w is F32 [5, 3]; expected F32 [5, 2]"));
-    CHECK(has(message, "missing exp_avg_sq.v"));
+    const std::string message = error_of([&] { wrong.load(folder / "optimizer.safetensors"); });
+    CHECK(contains(message, "exp_avg.w is F32 [5, 3]; expected F32 [5, 2]"));
+    CHECK(contains(message, "missing exp_avg_sq.v"));
     CHECK(wrong.num_steps() == 0);
   }
 }
 
 TEST_CASE("adamw: wrong parameters are listed together") {
   const torch::Tensor w = torch::zeros({4, 6});
-  const std::string message = message_of([&] {
+  const std::string message = error_of([&] {
     AdamW({{"w", w}, {"w", w}, {"t", w.t()}, {"i", torch::zeros({2}, torch::kInt64)}, {"u", {}}},
           {});
   });
   for (const char* part :
        {"w is there twice", "t is not contiguous", "i has the type", "u is undefined"}) {
-    CHECK_MESSAGE(has(message, part), message);
+    CHECK_MESSAGE(contains(message, part), message);
   }
   CHECK_THROWS_AS(AdamW({}, {}), Error);
 }
@@ -227,7 +214,7 @@ TEST_CASE("training_arguments: one error names every wrong value") {
   args.save_strategy = "never";
   args.adam_beta2 = 1;
   args.weight_decay = -0.1;
-  const std::string message = message_of([&] { args.validate(); });
+  const std::string message = error_of([&] { args.validate(); });
   for (const char* part : {"output_dir is empty",
                            "per_device_train_batch_size is 0",
                            "gradient_accumulation_steps is -2",
@@ -240,7 +227,7 @@ TEST_CASE("training_arguments: one error names every wrong value") {
                            "save_strategy is \"never\"",
                            "adam_beta2 is 1",
                            "weight_decay is -0.1"}) {
-    CHECK_MESSAGE(has(message, part), part, " in ", message);
+    CHECK_MESSAGE(contains(message, part), part, " in ", message);
   }
   CHECK_NOTHROW(TrainingArguments{}.validate());
 }
@@ -254,13 +241,13 @@ TEST_CASE("training_arguments: the file reads back equal; unknown keys and types
   args.lr_scheduler_kwargs = {.num_cycles = 2, .lr_end = 1e-9, .power = 3, .timescale = 17};
   args.save(folder / "training_args.json");
   CHECK(TrainingArguments::from_file(folder / "training_args.json") == args);
-  const std::string message = message_of([&] {
+  const std::string message = error_of([&] {
     TrainingArguments::from_file(folder.write(
         "bad.json",
         R"({"learning_rat": 1, "seed": -1, "shuffle": 3, "lr_scheduler_type": "step"})"));
   });
   for (const char* part : {"unknown key learning_rat", "seed is -1", "shuffle", "\"step\""}) {
-    CHECK_MESSAGE(has(message, part), message);
+    CHECK_MESSAGE(contains(message, part), message);
   }
 }
 

@@ -41,7 +41,7 @@ TEST_CASE(
                            " left",
                            "step 5  evaluation loss ",
                            "checkpoint-9"}) {
-    CHECK_MESSAGE(has(text, part), part, " in ", text);
+    CHECK_MESSAGE(contains(text, part), part, " in ", text);
   }
 }
 
@@ -50,7 +50,7 @@ TEST_CASE("progress: on a terminal a bar is redrawn each step and ends with a li
   const std::string text = output_of(true, folder / "out");
   for (const char* part :
        {"\r", "step 0/9", "step 1/9", "step 9/9", "epoch 3.00", "█", "tokens/s"}) {
-    CHECK_MESSAGE(has(text, part), part);
+    CHECK_MESSAGE(contains(text, part), part);
   }
   CHECK(text.ends_with('\n'));
 }

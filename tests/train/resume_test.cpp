@@ -138,15 +138,15 @@ TEST_CASE("resume: what places the data differently is refused, all of it in one
   args.seed = 1;
   args.shuffle = false;
   const std::string message =
-      message_of([&] { Trainer(model, args, tiny_dataset(21)).train("last"); });
+      error_of([&] { Trainer(model, args, tiny_dataset(21)).train("last"); });
   for (const char* part : {"per_device_train_batch_size was 3 and is now 2",
                            "gradient_accumulation_steps was 3 and is now 5",
                            "seed was 42 and is now 1",
                            "shuffle",
                            "the number of examples was 22 and is now 21"}) {
-    CHECK_MESSAGE(has(message, part), message);
+    CHECK_MESSAGE(contains(message, part), message);
   }
-  CHECK(has(message_of([&] {
+  CHECK(contains(error_of([&] {
               Trainer(model, tiny_args(folder / "out"), tiny_dataset(22, 3)).train("last");
             }),
             "other data"));
@@ -156,19 +156,19 @@ TEST_CASE("resume: a missing or damaged checkpoint is named") {
   const TemporaryFolder folder;
   PeftModel model = tiny_peft();
   const auto resume = [&](const std::filesystem::path& from) {
-    return message_of(
+    return error_of(
         [&] { Trainer(model, tiny_args(folder / "out"), tiny_dataset(22)).train(from); });
   };
-  CHECK(has(resume("last"), "no checkpoint to resume from"));
-  CHECK(has(resume(folder / "nothing"), "not a checkpoint folder"));
+  CHECK(contains(resume("last"), "no checkpoint to resume from"));
+  CHECK(contains(resume(folder / "nothing"), "not a checkpoint folder"));
   Trainer(model, tiny_args(folder / "out"), tiny_dataset(22)).train();
   const std::filesystem::path checkpoint = folder / "out/checkpoint-9";
   const std::string optimizer = read_file(checkpoint / "optimizer.safetensors");
   folder.write("out/checkpoint-9/optimizer.safetensors", optimizer.substr(0, optimizer.size() / 2));
-  CHECK(has(resume("last"), "optimizer.safetensors"));
+  CHECK(contains(resume("last"), "optimizer.safetensors"));
   folder.write("out/checkpoint-9/optimizer.safetensors", optimizer);
   folder.write("out/checkpoint-9/trainer_state.json", "{}");
-  CHECK(has(resume("last"), "global_step"));
+  CHECK(contains(resume("last"), "global_step"));
 }
 
 TEST_SUITE_END();

@@ -1,6 +1,7 @@
 // What the trainer's tests share: runs on tiny models, and their parameters afterwards.
 #pragma once
 
+#include "support/error_of.hpp"
 #include "support/temporary_folder.hpp"
 #include "support/tiny_model.hpp"
 
@@ -69,20 +70,6 @@ class AtStep : public TrainerCallback {
 inline std::shared_ptr<AtStep> stop_after(std::int64_t step) {
   return std::make_shared<AtStep>(
       step, [](TrainerControl& control) { control.should_training_stop = true; });
-}
-
-template <class F>
-std::string message_of(F&& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
-inline bool has(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
 }
 
 }  // namespace lorapp::test

@@ -52,9 +52,9 @@ TEST_CASE("errors: an output folder that holds anything is refused before any wo
   PeftModel model = tiny_peft();
   TrainingArguments args = tiny_args(folder / "out");
   const auto before = values_of(model);
-  const std::string message = message_of([&] { Trainer(model, args, tiny_dataset(22)).train(); });
-  CHECK(has(message, "not empty"));
-  CHECK(has(message, "overwrite_output_dir"));
+  const std::string message = error_of([&] { Trainer(model, args, tiny_dataset(22)).train(); });
+  CHECK(contains(message, "not empty"));
+  CHECK(contains(message, "overwrite_output_dir"));
   CHECK(same_bits(values_of(model), before));
   args.overwrite_output_dir = true;
   std::filesystem::create_directories(folder / "out/checkpoint-500");
@@ -63,7 +63,7 @@ TEST_CASE("errors: an output folder that holds anything is refused before any wo
   CHECK_FALSE(std::filesystem::exists(folder / "out/checkpoint-500"));  // of another run
   folder.write("file", "x");
   args.output_dir = (folder / "file").string();
-  CHECK(has(message_of([&] { Trainer(model, args, tiny_dataset(22)).train(); }), "not a folder"));
+  CHECK(contains(error_of([&] { Trainer(model, args, tiny_dataset(22)).train(); }), "not a folder"));
 }
 
 TEST_CASE("errors: a loss that is not finite names the step and the examples; its past is saved") {
@@ -73,18 +73,18 @@ TEST_CASE("errors: a loss that is not finite names the step and the examples; it
   args.shuffle = false;
   Trainer trainer(model, args, tiny_dataset(22));
   trainer.add_callback(std::make_shared<AtStep>(1, [&](TrainerControl&) { poison(model); }));
-  const std::string message = message_of([&] { trainer.train(); });
+  const std::string message = error_of([&] { trainer.train(); });
   CAPTURE(message);
-  CHECK(has(message, "step 2: the loss is"));
-  CHECK(has(message, "nan"));
-  CHECK(has(message, "examples 9, 10, 11"));
-  CHECK(has(message, "checkpoint-1"));
+  CHECK(contains(message, "step 2: the loss is"));
+  CHECK(contains(message, "nan"));
+  CHECK(contains(message, "examples 9, 10, 11"));
+  CHECK(contains(message, "checkpoint-1"));
   CHECK(std::filesystem::exists(folder / "out/checkpoint-1/optimizer.safetensors"));
 
   PeftModel first = tiny_peft();
   poison(first);
   args.output_dir = (folder / "first").string();
-  CHECK(has(message_of([&] { Trainer(first, args, tiny_dataset(22)).train(); }),
+  CHECK(contains(error_of([&] { Trainer(first, args, tiny_dataset(22)).train(); }),
             "step 1: the loss is"));
   CHECK_FALSE(std::filesystem::exists(folder / "first"));
 }
@@ -99,9 +99,9 @@ TEST_CASE("errors: what is not finite never reaches a weight") {
     torch::Tensor(model.adapted_layers()[0].adapter->a()).fill_(3e38f);
   }
   const auto before = values_of(model);
-  const std::string message = message_of([&] { Trainer(model, args, tiny_dataset(22)).train(); });
-  CHECK(has(message, "step 1: the"));
-  CHECK(has(message, "in examples"));
+  const std::string message = error_of([&] { Trainer(model, args, tiny_dataset(22)).train(); });
+  CHECK(contains(message, "step 1: the"));
+  CHECK(contains(message, "in examples"));
   CHECK(same_bits(values_of(model), before));
 }
 
@@ -115,9 +115,9 @@ TEST_CASE("errors: a full disk ends the run and leaves the previous checkpoint w
   std::unique_ptr<FileSizeLimit> limit;
   trainer.add_callback(std::make_shared<AtStep>(
       5, [&](TrainerControl&) { limit = std::make_unique<FileSizeLimit>(2000); }));
-  const std::string message = message_of([&] { trainer.train(); });
+  const std::string message = error_of([&] { trainer.train(); });
   limit.reset();
-  CHECK(has(message, ".safetensors"));
+  CHECK(contains(message, ".safetensors"));
   const auto checkpoints = list_checkpoints(folder / "out");
   REQUIRE(checkpoints.size() == 1);
   CHECK(checkpoints[0].filename() == "checkpoint-3");
@@ -133,30 +133,30 @@ TEST_CASE("errors: data and models that cannot train are refused with the reason
   PeftModel model = tiny_peft();
   TrainingArguments args = tiny_args(folder / "out");
   const auto train = [&](auto& subject, TokenizedDataset data) {
-    return message_of([&] { Trainer(subject, args, data).train(); });
+    return error_of([&] { Trainer(subject, args, data).train(); });
   };
-  CHECK(has(train(model, TokenizedDataset()), "data set is empty"));
+  CHECK(contains(train(model, TokenizedDataset()), "data set is empty"));
   Example unscored{{1, 2, 3}, {1, kIgnoreLabel, kIgnoreLabel}};
   CHECK(
-      has(train(model, TokenizedDataset({unscored, unscored})), "no token is scored in examples"));
+      contains(train(model, TokenizedDataset({unscored, unscored})), "no token is scored in examples"));
   {
     const PeftModel::AdapterDisabled guard(model);
-    CHECK(has(train(model, tiny_dataset(5)), "switched off"));
+    CHECK(contains(train(model, tiny_dataset(5)), "switched off"));
   }
   model.merge();
-  CHECK(has(train(model, tiny_dataset(5)), "merged"));
+  CHECK(contains(train(model, tiny_dataset(5)), "merged"));
   model.unmerge();
   model.base()->parameters()[0].requires_grad_(true);
-  CHECK(has(train(model, tiny_dataset(5)), "requires gradients but is not part"));
+  CHECK(contains(train(model, tiny_dataset(5)), "requires gradients but is not part"));
   model.base()->parameters()[0].requires_grad_(false);
 
   const auto plain = tiny_model();
   for (auto& parameter : plain->parameters()) parameter.requires_grad_(false);
-  CHECK(has(train(*plain, tiny_dataset(5)), "no parameter that requires gradients"));
+  CHECK(contains(train(*plain, tiny_dataset(5)), "no parameter that requires gradients"));
   args.eval_strategy = "steps";
-  CHECK(has(train(model, tiny_dataset(5)), "no evaluation data set"));
+  CHECK(contains(train(model, tiny_dataset(5)), "no evaluation data set"));
   args.learning_rate = -1;
-  CHECK(has(train(model, tiny_dataset(5)), "learning_rate is -1"));
+  CHECK(contains(train(model, tiny_dataset(5)), "learning_rate is -1"));
 }
 
 TEST_SUITE_END();

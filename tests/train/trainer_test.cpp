@@ -135,7 +135,7 @@ TEST_CASE("trainer: only adapters change, and the mode of the model is restored"
   std::size_t i = 0;
   for (const auto& parameter : model.named_parameters()) {
     const bool changed = !parameter.value().equal(before[i++]);
-    CHECK(changed == has(parameter.key(), ".lora."));
+    CHECK(changed == contains(parameter.key(), ".lora."));
     CHECK_FALSE(parameter.value().grad().defined());
   }
 }
@@ -224,7 +224,7 @@ TEST_CASE("trainer: trainer_state.json has the keys of transformers 5.23, sorted
   CHECK(state["num_train_epochs"] == 3);
   CHECK(state["log_history"][0]["step"].is_number_integer());
   CHECK(state["log_history"][0].size() == 5);
-  CHECK(has(text, "\"epoch\": 3.0,"));
+  CHECK(contains(text, "\"epoch\": 3.0,"));
   const TrainerState again = TrainerState::from_file(folder / "out/trainer_state.json");
   again.save(folder / "again.json");
   CHECK(read_file(folder / "again.json") == text);

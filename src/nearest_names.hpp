@@ -1,5 +1,4 @@
-// The names that someone who wrote another one may have meant.
-// Distance is Levenshtein's, as in nn/nearest_name.hpp.
+// The names that someone who wrote another one may have meant, for error messages.
 #pragma once
 
 #include <cstddef>
@@ -9,8 +8,8 @@
 
 namespace lorapp::detail {
 
-/// Up to `count` of the candidates that are near `name` (edits up to a third of its length, at
-/// least 2), nearest first.
+/// Up to `count` of the candidates that are near `name` (Levenshtein's distance up to a third of
+/// its length, at least 2), nearest first.
 std::vector<std::string> nearest_names(std::string_view name,
                                        const std::vector<std::string>& candidates,
                                        std::size_t count = 3);

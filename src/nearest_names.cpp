@@ -1,11 +1,29 @@
 #include "nearest_names.hpp"
 
-#include "nn/nearest_name.hpp"
-
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 namespace lorapp::detail {
+namespace {
+
+// The least number of characters to insert, delete or replace (Levenshtein 1966).
+std::size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (std::size_t i = 1; i <= a.size(); ++i) {
+    std::size_t diagonal = row[0];
+    row[0] = i;
+    for (std::size_t j = 1; j <= b.size(); ++j) {
+      const std::size_t replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, replaced});
+    }
+  }
+  return row[b.size()];
+}
+
+}  // namespace
 
 std::vector<std::string> nearest_names(std::string_view name,
                                        const std::vector<std::string>& candidates,
