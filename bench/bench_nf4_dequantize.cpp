@@ -66,8 +66,8 @@ int main(int argc, char** argv) {
           const std::string title =
               std::string(nested ? "BM_Nf4DequantizeNested/" : "BM_Nf4Dequantize/") + isa + "/" +
               name + "/" + bench::name_of(shape);
-          benchmark::RegisterBenchmark(
-              title.c_str(), dequantize, isa, shape, dtype, QuantConfig{.use_double_quant = nested})
+          benchmark::RegisterBenchmark(title.c_str(), dequantize, isa, shape, dtype,
+                                       QuantConfig{.use_double_quant = nested})
               ->Unit(benchmark::kMillisecond)
               ->UseRealTime();
         }

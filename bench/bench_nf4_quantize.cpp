@@ -33,8 +33,8 @@ int main(int argc, char** argv) {
           const std::string title =
               std::string(nested ? "BM_Nf4QuantizeNested/" : "BM_Nf4Quantize/") + isa + "/" + name +
               "/" + bench::name_of(shape);
-          benchmark::RegisterBenchmark(
-              title.c_str(), quantize, isa, shape, dtype, QuantConfig{.use_double_quant = nested})
+          benchmark::RegisterBenchmark(title.c_str(), quantize, isa, shape, dtype,
+                                       QuantConfig{.use_double_quant = nested})
               ->Unit(benchmark::kMillisecond)
               ->UseRealTime();
         }

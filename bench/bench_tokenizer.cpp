@@ -51,8 +51,7 @@ void BM_TokenizeDataset(benchmark::State& state) {
   int64_t tokens = 0;
   for (auto _ : state) {
     const TokenizedDataset tokenized =
-        rows().tokenize(tokenizer(),
-                        PromptTemplate::alpaca(),
+        rows().tokenize(tokenizer(), PromptTemplate::alpaca(),
                         {.max_length = 1 << 20, .train_on_inputs = state.range(1) != 0});
     tokens += tokenized.num_tokens();
   }

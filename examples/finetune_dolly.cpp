@@ -37,13 +37,12 @@ void run(const std::string& model_folder,
       model_folder, {.quant_config = QuantConfig{.quant_type = QuantType::nf4}});
 
   // 2. LoRA: the base is frozen, and every q_proj and v_proj gets two small trainable matrices.
-  PeftModel model(base,
-                  LoraConfig{.r = 16,
-                             .lora_alpha = 32,
-                             .target_modules = {"q_proj", "v_proj"},
-                             .lora_dropout = 0.05,
-                             .bias = "none",
-                             .task_type = "CAUSAL_LM"});
+  PeftModel model(base, LoraConfig{.r = 16,
+                                   .lora_alpha = 32,
+                                   .target_modules = {"q_proj", "v_proj"},
+                                   .lora_dropout = 0.05,
+                                   .bias = "none",
+                                   .task_type = "CAUSAL_LM"});
   model.print_trainable_parameters();
 
   // 3. The data: instructions through the Alpaca template, then through the tokenizer.

@@ -30,9 +30,8 @@ int main(int argc, char** argv) {
     config.top_p = 0.9;
 
     const GenerationResult result =
-        generate(*model, tokenizer, argv[2], config, [](std::string_view text) {
-          std::cout << text << std::flush;
-        });
+        generate(*model, tokenizer, argv[2], config,
+                 [](std::string_view text) { std::cout << text << std::flush; });
     std::cout << "\n[" << result.tokens.size() << " tokens, " << to_string(result.finish_reason)
               << ", " << result.tokens_per_second << " tokens/s]\n";
   } catch (const std::exception& error) {

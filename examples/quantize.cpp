@@ -29,12 +29,9 @@ void report(const std::string& name, const torch::Tensor& weight) {
           quantize_4bit(weight, {.quant_type = type, .use_double_quant = double_quant});
       const double bits =
           8.0 * static_cast<double>(packed.nbytes()) / static_cast<double>(packed.numel());
-      std::printf("%-48s %s%s  %5.3f bits/weight  values %.4f  product %.4f\n",
-                  name.c_str(),
-                  std::string(quant_type_name(type)).c_str(),
-                  double_quant ? " double" : "       ",
-                  bits,
-                  relative_error(dequantize_4bit(packed, torch::kFloat32), dense),
+      std::printf("%-48s %s%s  %5.3f bits/weight  values %.4f  product %.4f\n", name.c_str(),
+                  std::string(quant_type_name(type)).c_str(), double_quant ? " double" : "       ",
+                  bits, relative_error(dequantize_4bit(packed, torch::kFloat32), dense),
                   relative_error(linear_4bit(x, packed, {}, torch::kFloat32), product));
     }
   }

@@ -73,11 +73,8 @@ void flush_file(const fs::path& file) {
   const int error = errno;
   ::close(fd);
   // EINVAL: a file system without fsync.
-  LORAPP_CHECK(status == 0 || error == EINVAL,
-               kOp,
-               file.string(),
-               ": cannot be flushed to the disk: ",
-               reason(error));
+  LORAPP_CHECK(status == 0 || error == EINVAL, kOp, file.string(),
+               ": cannot be flushed to the disk: ", reason(error));
 }
 
 #ifdef RENAME_EXCHANGE
@@ -96,22 +93,15 @@ bool exchange(const fs::path&, const fs::path&) {
 AtomicFile::AtomicFile(fs::path target) : target_(std::move(target)) {
   LORAPP_CHECK(target_.has_filename(), kOp, "'", target_.string(), "' is not the name of a file");
   std::error_code ignored;
-  LORAPP_CHECK(!fs::is_directory(target_, ignored),
-               kOp,
-               target_.string(),
+  LORAPP_CHECK(!fs::is_directory(target_, ignored), kOp, target_.string(),
                ": is a folder; expected the name of a file");
   for (int attempt = 0; attempt < kNameAttempts && fd_ < 0; ++attempt) {
     temporary_ = with_suffix(target_, temporary_suffix());
     fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (fd_ < 0 && errno != EEXIST) break;
   }
-  LORAPP_CHECK(fd_ >= 0,
-               kOp,
-               target_.string(),
-               ": cannot create a file in ",
-               folder_of(target_).string(),
-               ": ",
-               reason(errno));
+  LORAPP_CHECK(fd_ >= 0, kOp, target_.string(), ": cannot create a file in ",
+               folder_of(target_).string(), ": ", reason(errno));
 }
 
 AtomicFile::~AtomicFile() {
@@ -126,9 +116,8 @@ void AtomicFile::write(const void* data, std::size_t size) {
     const ssize_t written = ::write(fd_, next, size);
     if (written < 0) {
       if (errno == EINTR) continue;
-      fail(kOp,
-           target_.string() + ": cannot be written: " + reason(errno) +
-               " (nothing is left behind, and a file of that name is as it was)");
+      fail(kOp, target_.string() + ": cannot be written: " + reason(errno) +
+                    " (nothing is left behind, and a file of that name is as it was)");
     }
     next += written;
     size -= static_cast<std::size_t>(written);
@@ -141,14 +130,11 @@ void AtomicFile::commit() {
   const bool flushed = ::fsync(fd) == 0 || errno == EINVAL;
   const int flush_error = errno;
   const bool closed = ::close(fd) == 0 || errno == EINTR;
-  LORAPP_CHECK(
-      flushed, kOp, target_.string(), ": cannot be flushed to the disk: ", reason(flush_error));
+  LORAPP_CHECK(flushed, kOp, target_.string(),
+               ": cannot be flushed to the disk: ", reason(flush_error));
   LORAPP_CHECK(closed, kOp, target_.string(), ": cannot be finished: ", reason(errno));
-  LORAPP_CHECK(::rename(temporary_.c_str(), target_.c_str()) == 0,
-               kOp,
-               target_.string(),
-               ": cannot be given its name: ",
-               reason(errno));
+  LORAPP_CHECK(::rename(temporary_.c_str(), target_.c_str()) == 0, kOp, target_.string(),
+               ": cannot be given its name: ", reason(errno));
   temporary_.clear();
   flush_folder(folder_of(target_));
 }
@@ -162,20 +148,13 @@ void write_file_atomically(const fs::path& path, std::string_view bytes) {
 AtomicDirectory::AtomicDirectory(fs::path target, Existing existing)
     : target_(without_trailing_slash(std::move(target))), existing_(existing) {
   LORAPP_CHECK(target_.has_filename() && target_.filename() != "." && target_.filename() != "..",
-               kOp,
-               "'",
-               target_.string(),
-               "' is not the name of a folder");
+               kOp, "'", target_.string(), "' is not the name of a folder");
   std::error_code error;
   if (fs::exists(target_, error)) {
-    LORAPP_CHECK(fs::is_directory(target_, error),
-                 kOp,
-                 target_.string(),
+    LORAPP_CHECK(fs::is_directory(target_, error), kOp, target_.string(),
                  ": is not a folder; expected a folder or nothing");
-    LORAPP_CHECK(existing_ == Existing::replace || fs::is_empty(target_, error),
-                 kOp,
-                 target_.string(),
-                 ": the folder is not empty");
+    LORAPP_CHECK(existing_ == Existing::replace || fs::is_empty(target_, error), kOp,
+                 target_.string(), ": the folder is not empty");
   }
   fs::create_directories(folder_of(target_), error);
   LORAPP_CHECK(!error, kOp, folder_of(target_).string(), ": cannot be created: ", error.message());
@@ -188,9 +167,8 @@ AtomicDirectory::AtomicDirectory(fs::path target, Existing existing)
   if (status != 0) {
     const int mkdir_error = errno;
     temporary_.clear();
-    fail(kOp,
-         target_.string() + ": cannot create a folder in " + folder_of(target_).string() + ": " +
-             reason(mkdir_error));
+    fail(kOp, target_.string() + ": cannot create a folder in " + folder_of(target_).string() +
+                  ": " + reason(mkdir_error));
   }
 }
 
@@ -216,25 +194,18 @@ void AtomicDirectory::commit() {
     flush_folder(folder_of(target_));
     return;
   }
-  LORAPP_CHECK((errno == ENOTEMPTY || errno == EEXIST) && existing_ == Existing::replace,
-               kOp,
-               target_.string(),
-               ": cannot be given its name: ",
-               reason(errno));
+  LORAPP_CHECK((errno == ENOTEMPTY || errno == EEXIST) && existing_ == Existing::replace, kOp,
+               target_.string(), ": cannot be given its name: ", reason(errno));
   if (!exchange(temporary_, target_)) {
     // A file system that cannot exchange: the old folder steps aside, and comes back on failure.
     const fs::path aside = with_suffix(target_, ".old" + temporary_suffix());
-    LORAPP_CHECK(::rename(target_.c_str(), aside.c_str()) == 0,
-                 kOp,
-                 target_.string(),
-                 ": cannot be replaced: ",
-                 reason(errno));
+    LORAPP_CHECK(::rename(target_.c_str(), aside.c_str()) == 0, kOp, target_.string(),
+                 ": cannot be replaced: ", reason(errno));
     if (::rename(temporary_.c_str(), target_.c_str()) != 0) {
       const int error = errno;
       if (::rename(aside.c_str(), target_.c_str()) != 0) {
-        fail(kOp,
-             target_.string() + ": cannot be replaced: " + reason(error) +
-                 "; its old content is now in " + aside.string());
+        fail(kOp, target_.string() + ": cannot be replaced: " + reason(error) +
+                      "; its old content is now in " + aside.string());
       }
       fail(kOp, target_.string() + ": cannot be replaced: " + reason(error));
     }
@@ -246,13 +217,8 @@ void AtomicDirectory::commit() {
   fs::remove_all(temporary_, error);
   const std::string left = temporary_.string();
   temporary_.clear();
-  LORAPP_CHECK(!error,
-               kOp,
-               target_.string(),
-               ": is in place, but the folder it replaced (",
-               left,
-               ") cannot be removed: ",
-               error.message());
+  LORAPP_CHECK(!error, kOp, target_.string(), ": is in place, but the folder it replaced (", left,
+               ") cannot be removed: ", error.message());
 }
 
 }  // namespace lorapp::detail

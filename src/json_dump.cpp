@@ -106,10 +106,7 @@ void append(std::string& out, const Json& value, const JsonStyle& style, int lev
     append_string<Json>(out, value.template get_ref<const std::string&>(), style);
   } else if (value.is_number_float()) {
     const auto number = value.template get<double>();
-    LORAPP_CHECK(std::isfinite(number),
-                 kOp,
-                 "a number to write is ",
-                 number,
+    LORAPP_CHECK(std::isfinite(number), kOp, "a number to write is ", number,
                  "; JSON has finite numbers only");
     out += python_float(number);
   } else {
@@ -130,8 +127,8 @@ std::string python_float(double value) {
   if (!std::isfinite(value)) return std::isnan(value) ? "nan" : value > 0 ? "inf" : "-inf";
   // The shortest digits, as d.ddde±x; Python writes them out where -4 <= x < 16.
   std::array<char, 40> buffer;
-  const auto end = std::to_chars(
-      buffer.data(), buffer.data() + buffer.size(), value, std::chars_format::scientific);
+  const auto end = std::to_chars(buffer.data(), buffer.data() + buffer.size(), value,
+                                 std::chars_format::scientific);
   const std::string_view text(buffer.data(), static_cast<std::size_t>(end.ptr - buffer.data()));
   const std::size_t e = text.find('e');
   int exponent = 0;

@@ -117,53 +117,36 @@ std::string read_text_file(const fs::path& path, std::string_view op, std::size_
   LORAPP_CHECK(fs::is_regular_file(status), op, path.string(), ": not a regular file");
   const auto size = fs::file_size(path, error);
   LORAPP_CHECK(!error, op, path.string(), ": ", error.message());
-  LORAPP_CHECK(size <= max_bytes,
-               op,
-               path.string(),
-               ": has ",
-               size,
-               " bytes; at most ",
-               max_bytes,
+  LORAPP_CHECK(size <= max_bytes, op, path.string(), ": has ", size, " bytes; at most ", max_bytes,
                " are read");
   const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"),
                                                              &std::fclose);
-  LORAPP_CHECK(file != nullptr,
-               op,
-               path.string(),
-               ": cannot be opened: ",
-               std::generic_category().message(errno));
+  LORAPP_CHECK(file != nullptr, op, path.string(),
+               ": cannot be opened: ", std::generic_category().message(errno));
   std::string text(size, '\0');
   const std::size_t count = std::fread(text.data(), 1, text.size(), file.get());
-  LORAPP_CHECK(count == text.size(),
-               op,
-               path.string(),
-               ": only ",
-               count,
-               " of ",
-               text.size(),
+  LORAPP_CHECK(count == text.size(), op, path.string(), ": only ", count, " of ", text.size(),
                " bytes can be read");
   return text;
 }
 
 json parse_json(std::string_view text, std::string_view op, std::string_view subject) {
-  LORAPP_CHECK(text.find_first_not_of(" \t\r\n") != std::string_view::npos,
-               op,
-               subject,
+  LORAPP_CHECK(text.find_first_not_of(" \t\r\n") != std::string_view::npos, op, subject,
                ": is empty; expected a JSON document");
   DocumentGuard guard;
   json document;
   try {
-    document = json::parse(
-        text.begin(), text.end(), [&guard](int depth, json::parse_event_t event, json& parsed) {
-          return guard(depth, event, parsed);
-        });
+    document = json::parse(text.begin(), text.end(),
+                           [&guard](int depth, json::parse_event_t event, json& parsed) {
+                             return guard(depth, event, parsed);
+                           });
   } catch (const json::parse_error& error) {
     fail(op, concat(subject, ": ", position_of(text, error.byte), ": ", reason_of(error)));
   } catch (const json::exception& error) {
     fail(op, concat(subject, ": ", reason_of(error)));
   }
-  LORAPP_CHECK(
-      !guard.too_deep(), op, subject, ": is nested more than ", kMaxJsonDepth, " levels deep");
+  LORAPP_CHECK(!guard.too_deep(), op, subject, ": is nested more than ", kMaxJsonDepth,
+               " levels deep");
   Problems problems{std::string(op), std::string(subject)};
   for (const std::string& key : guard.repeated()) {
     problems.add("key ", describe(json(key)), " is given more than once in one object");
@@ -178,11 +161,7 @@ json read_json_file(const fs::path& path, std::string_view op, std::size_t max_b
 
 json read_json_object(const fs::path& path, std::string_view op, std::size_t max_bytes) {
   json document = read_json_file(path, op, max_bytes);
-  LORAPP_CHECK(document.is_object(),
-               op,
-               path.string(),
-               ": holds ",
-               describe(document),
+  LORAPP_CHECK(document.is_object(), op, path.string(), ": holds ", describe(document),
                "; expected an object {…}");
   return document;
 }

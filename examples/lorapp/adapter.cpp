@@ -37,9 +37,7 @@ void LoraOptions::add_to(CLI::App& app) {
       ->default_str(text_of(defaults.lora_alpha));
   app.add_option("--lora-dropout", lora_dropout, "Dropout on the adapters' input, in training")
       ->default_str(text_of(defaults.lora_dropout));
-  add_list(app,
-           "--target-modules",
-           target_modules,
+  add_list(app, "--target-modules", target_modules,
            "Layers that get an adapter, by the ends of their names; all-linear: all but the head")
       ->delimiter(',')
       ->default_str(joined(defaults.target_modules));
@@ -80,8 +78,7 @@ LoraConfig LoraOptions::from_adapter(const std::filesystem::path& adapter) const
   compare("--bias", asked.bias, on_disk.bias);
   compare("--use-rslora", asked.use_rslora, on_disk.use_rslora);
   if (!target_modules.empty()) {
-    compare("--target-modules",
-            joined(target_modules),
+    compare("--target-modules", joined(target_modules),
             on_disk.target_modules_regex.value_or(joined(on_disk.target_modules)));
   }
   problems.throw_if_any();

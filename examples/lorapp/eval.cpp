@@ -70,8 +70,7 @@ int run(const Options& options) {
   const DollyDataset rows = options.data.read();
   const DollyDataset questions = rows.take(options.generate);
   LORAPP_CHECK(
-      questions.filter([](const Instruction& row) { return row.text.has_value(); }).empty(),
-      "eval",
+      questions.filter([](const Instruction& row) { return row.text.has_value(); }).empty(), "eval",
       "--generate needs rows with an instruction and a response, found rows of plain text");
   const TokenizedDataset examples = options.data.tokenize(rows, tokenizer, console);
   std::shared_ptr<CausalLM> model = options.model.load(tokenizer, console);
@@ -91,8 +90,7 @@ int run(const Options& options) {
 }  // namespace
 
 Command eval_command() {
-  return {"eval",
-          "Loss and perplexity over a data file, and how many answers are right",
+  return {"eval", "Loss and perplexity over a data file, and how many answers are right",
           [](CLI::App& app) {
             const auto options = std::make_shared<Options>();
             options->add_to(app);

@@ -57,21 +57,19 @@ void Options::add_to(CLI::App& app) {
   data.add_to(app);
   auto* eval_file =
       app.add_option("--eval-data", eval_data, "Data file to evaluate on, in the same format");
-  app.add_option("--eval-split",
-                 eval_split,
+  app.add_option("--eval-split", eval_split,
                  "Rows to evaluate on instead of training: a share below 1, or a number")
       ->check(CLI::PositiveNumber)
       ->excludes(eval_file);
   lora.add_to(app);
-  auto* init = app.add_option(
-      "--init-adapter", init_adapter, "Start from this adapter folder, whose configuration rules");
+  auto* init = app.add_option("--init-adapter", init_adapter,
+                              "Start from this adapter folder, whose configuration rules");
   add_training_to(app);
-  app.add_option("--resume-from-checkpoint",
-                 resume_from_checkpoint,
+  app.add_option("--resume-from-checkpoint", resume_from_checkpoint,
                  "Continue from a checkpoint folder; last: the newest in the output folder")
       ->excludes(init);
-  auto* half = app.add_flag(
-      "--fp16", fp16, "Accepted for the tutorial's sake; a CPU computes in another type");
+  auto* half = app.add_flag("--fp16", fp16,
+                            "Accepted for the tutorial's sake; a CPU computes in another type");
   app.add_flag("--bf16", bf16, "Quantized products in bfloat16: --compute-dtype bfloat16")
       ->excludes(half);
   common.add_to(app);
@@ -84,25 +82,18 @@ void Options::add_training_to(CLI::App& app) {
   };
   app.add_option("--output-dir", t.output_dir, "Folder for the adapter and the checkpoints")
       ->required();
-  app.add_flag("--overwrite-output-dir",
-               t.overwrite_output_dir,
+  app.add_flag("--overwrite-output-dir", t.overwrite_output_dir,
                "Use an output folder that is not empty; its checkpoints are deleted");
   add("--per-device-train-batch-size", t.per_device_train_batch_size, "Examples of a forward pass");
-  add("--gradient-accumulation-steps",
-      t.gradient_accumulation_steps,
+  add("--gradient-accumulation-steps", t.gradient_accumulation_steps,
       "Forward passes of an optimizer step");
   add("--learning-rate", t.learning_rate, "The highest learning rate");
   add("--num-train-epochs", t.num_train_epochs, "Passes over the data");
   add("--max-steps", t.max_steps, "Optimizer steps; above 0 it rules over the epochs");
   app.add_option("--lr-scheduler-type", lr_scheduler_type, "How the learning rate moves")
       ->capture_default_str()
-      ->check(CLI::IsMember({"linear",
-                             "cosine",
-                             "cosine_with_restarts",
-                             "polynomial",
-                             "constant",
-                             "constant_with_warmup",
-                             "inverse_sqrt"}));
+      ->check(CLI::IsMember({"linear", "cosine", "cosine_with_restarts", "polynomial", "constant",
+                             "constant_with_warmup", "inverse_sqrt"}));
   add("--warmup-steps", t.warmup_steps, "Steps of linear rise; below 1: a share of all");
   add("--weight-decay", t.weight_decay, "AdamW's");
   add("--adam-beta1", t.adam_beta1, "AdamW's");
@@ -117,13 +108,10 @@ void Options::add_training_to(CLI::App& app) {
   add("--save-total-limit", t.save_total_limit, "Checkpoints kept, the newest; 0: all");
   app.add_option("--eval-steps", eval_steps, "Steps between evaluations; below 1: a share of all")
       ->default_str("each epoch");
-  add("--per-device-eval-batch-size",
-      t.per_device_eval_batch_size,
+  add("--per-device-eval-batch-size", t.per_device_eval_batch_size,
       "Examples of an evaluation pass");
   add_switch(app, "shuffle", t.shuffle, "Each epoch in the order of torch.randperm(seed + epoch)");
-  add_switch(app,
-             "gradient-checkpointing",
-             t.gradient_checkpointing,
+  add_switch(app, "gradient-checkpointing", t.gradient_checkpointing,
              "Recompute activations in the backward pass, for less memory");
 }
 
@@ -194,8 +182,8 @@ std::unique_ptr<PeftModel> make_model(const Options& options,
   note_other_base(config, adapter, name, console);
   config.base_model_name_or_path = name;
 
-  auto model = std::make_unique<PeftModel>(
-      model_options.load(tokenizer, console), std::move(config), model_options.seed);
+  auto model = std::make_unique<PeftModel>(model_options.load(tokenizer, console),
+                                           std::move(config), model_options.seed);
   if (!options.init_adapter.empty()) model->load_adapter_weights(adapter);
   model->print_trainable_parameters(console.progress());
   return model;
@@ -229,9 +217,7 @@ int run(const Options& options) {
   std::optional<Trainer> trainer;
   if (options.evaluates()) {
     console.say("To evaluate on:");
-    trainer.emplace(*model,
-                    arguments,
-                    std::move(examples),
+    trainer.emplace(*model, arguments, std::move(examples),
                     options.data.tokenize(rows.test, tokenizer, console));
   } else {
     trainer.emplace(*model, arguments, std::move(examples));
@@ -272,8 +258,7 @@ int run(const Options& options) {
 }  // namespace
 
 Command finetune_command() {
-  return {"finetune",
-          "Tune a LoRA adapter on instruction data, on a base in 4 bits",
+  return {"finetune", "Tune a LoRA adapter on instruction data, on a base in 4 bits",
           [](CLI::App& app) {
             const auto options = std::make_shared<Options>();
             options->add_to(app);

@@ -33,8 +33,7 @@ struct Options {
   LoraOptions lora{};
 
   void add_to(CLI::App& app) {
-    app.add_option("path,--model",
-                   path,
+    app.add_option("path,--model", path,
                    "A model folder, an adapter folder, a safetensors file, or a hub id in the "
                    "local Hugging Face cache")
         ->required();
@@ -158,9 +157,7 @@ int run(const Options& options) {
   }
   const fs::path folder = resolve_model_folder(options.path);
   const bool is_adapter = fs::exists(folder / "adapter_config.json");
-  LORAPP_CHECK(is_adapter || fs::exists(folder / "config.json"),
-               "inspect",
-               folder.string(),
+  LORAPP_CHECK(is_adapter || fs::exists(folder / "config.json"), "inspect", folder.string(),
                ": has neither config.json (a model) nor adapter_config.json (an adapter)");
   console.result(is_adapter ? inspect_adapter(folder)
                             : inspect_model(folder, options.lora.new_adapter(), console));

@@ -38,10 +38,7 @@ std::string check_device(const std::string& name) {
 
 torch::Device choose_device(const std::string& name) {
   if (name == "auto" || name == "cpu") return torch::kCPU;
-  LORAPP_CHECK(cuda_available(),
-               "device",
-               "--device ",
-               name,
+  LORAPP_CHECK(cuda_available(), "device", "--device ", name,
                ": this lorapp was built without CUDA; use --device cpu, or build with "
                "LORAPP_CUDA=ON");
   return torch::Device(name);
@@ -75,29 +72,25 @@ void CommonOptions::apply() const {
 }
 
 void ModelOptions::add_to(CLI::App& app) {
-  app.add_option("--model",
-                 model,
+  app.add_option("--model", model,
                  "A Hugging Face model folder, or a hub id in the local Hugging Face cache")
       ->required();
   app.add_option("--device", device, "auto, cpu, cuda or cuda:N")
       ->capture_default_str()
       ->check(CLI::Validator(check_device, "DEVICE"));
-  app.add_option("--quant-type",
-                 quant_type,
+  app.add_option("--quant-type", quant_type,
                  "4-bit format of the linear layers; none keeps them dense. A folder that is "
                  "quantized already stays as it is")
       ->capture_default_str()
       ->check(CLI::IsMember({"nf4", "fp4", "none"}));
   add_switch(app, "double-quant", double_quant, "Quantize the block scales to 8 bits as well");
   app.add_option("--blocksize", blocksize, "Weights that share one scale")->capture_default_str();
-  app.add_option("--compute-dtype",
-                 compute_dtype,
+  app.add_option("--compute-dtype", compute_dtype,
                  "Type of the quantized products; auto: bfloat16 where the processor multiplies it "
                  "natively, else float32")
       ->capture_default_str()
       ->check(kDtypes);
-  app.add_option("--dtype",
-                 dtype,
+  app.add_option("--dtype", dtype,
                  "Type of every other weight, and of a weight before it is quantized; auto: the "
                  "file's")
       ->capture_default_str()
@@ -125,14 +118,9 @@ std::shared_ptr<CausalLM> ModelOptions::load(const Tokenizer& tokenizer,
   const LoadOptions options = load_options();
   console.say("Loading " + model + (options.quant_config ? " in 4 bits" : ""));
   std::shared_ptr<CausalLM> loaded = CausalLM::from_pretrained(folder(), options);
-  LORAPP_CHECK(tokenizer.vocab_size() <= loaded->config().vocab_size,
-               "tokenizer",
-               model,
-               ": the tokenizer has ",
-               tokenizer.vocab_size(),
-               " tokens, but the model's embedding has ",
-               loaded->config().vocab_size,
-               " rows");
+  LORAPP_CHECK(tokenizer.vocab_size() <= loaded->config().vocab_size, "tokenizer", model,
+               ": the tokenizer has ", tokenizer.vocab_size(),
+               " tokens, but the model's embedding has ", loaded->config().vocab_size, " rows");
   return loaded;
 }
 
@@ -180,8 +168,7 @@ TokenizedDataset DataOptions::tokenize(const DollyDataset& rows,
                                        const Tokenizer& tokenizer,
                                        const Console& console) const {
   TokenizedDataset examples = rows.tokenize(
-      tokenizer,
-      prompt.prompt_template(),
+      tokenizer, prompt.prompt_template(),
       {.max_length = max_length, .append_eos = append_eos, .train_on_inputs = train_on_inputs});
   const auto& counts = examples.statistics();
   console.say(std::to_string(counts.examples) + " examples, " + std::to_string(counts.tokens) +

@@ -40,8 +40,7 @@ struct Options {
 };
 
 void Options::add_to(CLI::App& app) {
-  app.add_option("--model",
-                 model,
+  app.add_option("--model", model,
                  "Folder with tokenizer.model, or a hub id in the local Hugging Face cache")
       ->required();
   auto* text_option =
@@ -51,8 +50,7 @@ void Options::add_to(CLI::App& app) {
   app.add_flag("--decode", decode, "Ids to text: ids as numbers or a JSON array");
   app.add_flag("--no-special-tokens", no_special_tokens, "Put no bos or eos around the text");
   app.add_flag(
-      "--parse-special",
-      parse_special,
+      "--parse-special", parse_special,
       "Text that looks like a special token is one (--decode: special tokens are written)");
   common.add_to(app);
 }
@@ -66,8 +64,8 @@ Json read_array(const std::string& path) {
   LORAPP_CHECK(file.is_open(), "tokenize", path, ": cannot be opened");
   const Json array = Json::parse(file, nullptr, /*allow_exceptions=*/false);
   LORAPP_CHECK(!array.is_discarded(), "tokenize", path, ": is not JSON");
-  LORAPP_CHECK(
-      array.is_array(), "tokenize", path, ": expected an array, found ", array.type_name());
+  LORAPP_CHECK(array.is_array(), "tokenize", path, ": expected an array, found ",
+               array.type_name());
   return array;
 }
 

@@ -25,9 +25,8 @@ std::filesystem::path default_base() { return LORAPP_QUICKSTART_BASE; }
 std::shared_ptr<lorapp::CausalLM> load_base(const std::filesystem::path& dir) {
   // The residual stream in fp32: many CPUs multiply bf16 by converting every number on the way.
   return lorapp::CausalLM::from_pretrained(
-      dir,
-      {.quant_config = lorapp::QuantConfig{.quant_type = lorapp::QuantType::nf4},
-       .dtype = torch::kFloat32});
+      dir, {.quant_config = lorapp::QuantConfig{.quant_type = lorapp::QuantType::nf4},
+            .dtype = torch::kFloat32});
 }
 
 std::shared_ptr<lorapp::PeftModel> tune(std::shared_ptr<lorapp::CausalLM> base,
@@ -43,10 +42,9 @@ std::shared_ptr<lorapp::PeftModel> tune(std::shared_ptr<lorapp::CausalLM> base,
   config.target_modules = {"q_proj", "v_proj"};
   config.lora_dropout = 0.05;
   auto model = std::make_shared<lorapp::PeftModel>(std::move(base), config, seed);
-  const auto rows =
-      lorapp::DollyDataset::from_jsonl(dolly_file)
-          .tokenize(
-              tokenizer, lorapp::PromptTemplate::alpaca(), {.train_on_inputs = kTrainOnInputs});
+  const auto rows = lorapp::DollyDataset::from_jsonl(dolly_file)
+                        .tokenize(tokenizer, lorapp::PromptTemplate::alpaca(),
+                                  {.train_on_inputs = kTrainOnInputs});
   lorapp::TrainingArguments arguments;
   arguments.output_dir = output_dir.string();
   arguments.per_device_train_batch_size = 4;
@@ -94,8 +92,8 @@ Score ask_all_few_shot(lorapp::CausalLM& model,
   Score score;
   for (const Question& question : questions) {
     const std::string prompt = few_shot_prompt(question, examples, seed + score.texts.size());
-    const auto result = lorapp::generate(
-        model, tokenizer, prompt, {.max_new_tokens = kMaxNewTokens, .stop_strings = {"\n"}});
+    const auto result = lorapp::generate(model, tokenizer, prompt,
+                                         {.max_new_tokens = kMaxNewTokens, .stop_strings = {"\n"}});
     const std::string text = trimmed(result.text);
     score.exact += text == question.answer ? 1 : 0;
     score.prefix += text.starts_with(question.answer) ? 1 : 0;

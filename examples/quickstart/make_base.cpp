@@ -81,8 +81,7 @@ Tokenizer train_tokenizer(const std::vector<std::string>& documents, const Optio
        {"remove_extra_whitespaces", "false"},
        {"character_coverage", "1.0"},
        {"minloglevel", "2"}},
-      &lines,
-      &model);
+      &lines, &model);
   LORAPP_CHECK(status.ok(), "make_base", "sentencepiece: ", status.ToString());
   const std::filesystem::path dir = options.output_dir;
   write_file(dir / "tokenizer.model", model);

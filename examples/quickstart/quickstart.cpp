@@ -44,20 +44,15 @@ void print_side_by_side(const std::vector<Question>& questions,
                         const Score& tuned) {
   std::printf("\n%-46s %-26s %-16s %s\n", "question", "base", "tuned", "right answer");
   for (std::size_t i = 0; i < std::min<std::size_t>(12, questions.size()); ++i) {
-    std::printf("%-46s %-26s %-16s %s\n",
-                shown(questions[i].instruction, 46).c_str(),
-                shown(base.texts[i], 26).c_str(),
-                shown(tuned.texts[i], 16).c_str(),
+    std::printf("%-46s %-26s %-16s %s\n", shown(questions[i].instruction, 46).c_str(),
+                shown(base.texts[i], 26).c_str(), shown(tuned.texts[i], 16).c_str(),
                 questions[i].answer.c_str());
   }
 }
 
 void print_score(const char* name, const Score& score) {
-  std::printf("%-34s exact match %5.1f %%   prefix match %5.1f %%   (%.0f s)\n",
-              name,
-              score.exact_percent(),
-              score.prefix_percent(),
-              score.seconds);
+  std::printf("%-34s exact match %5.1f %%   prefix match %5.1f %%   (%.0f s)\n", name,
+              score.exact_percent(), score.prefix_percent(), score.seconds);
   std::fflush(stdout);
 }
 
@@ -71,13 +66,8 @@ void run_controls(const Options& options,
               ask_all_few_shot(*base, tokenizer, held_out, tuning, options.seed));
   const auto file = options.work_dir / "shuffled.jsonl";
   write_dolly_file(file, with_shuffled_answers(tuning, options.seed));
-  const auto model = tune(base,
-                          tokenizer,
-                          file,
-                          options.work_dir / "shuffled",
-                          options.seed,
-                          &std::cerr,
-                          isatty(STDERR_FILENO) != 0);
+  const auto model = tune(base, tokenizer, file, options.work_dir / "shuffled", options.seed,
+                          &std::cerr, isatty(STDERR_FILENO) != 0);
   print_score("tuned on shuffled answers", ask_all(*model, tokenizer, held_out));
 }
 
@@ -96,11 +86,7 @@ void run(const Options& options) {
   std::printf(
       "%zu facts in %zu relations; tuning file about %zu of them (%zu rows), %zu held-out "
       "questions\n",
-      facts().size(),
-      relations().size(),
-      split.tuning.size(),
-      tuning.size(),
-      held_out.size());
+      facts().size(), relations().size(), split.tuning.size(), tuning.size(), held_out.size());
   std::printf("held-out questions whose (entity, relation) is in the tuning file: %zu\n", shared);
   LORAPP_CHECK(shared == 0, "quickstart", "the held-out questions are not held out");
   const auto file = options.work_dir / "tuning.jsonl";
@@ -114,8 +100,8 @@ void run(const Options& options) {
   const auto tuning_start = std::chrono::steady_clock::now();
   const auto adapter_dir = options.work_dir / "adapter";
   std::filesystem::remove_all(adapter_dir);
-  const auto model = tune(
-      base, tokenizer, file, adapter_dir, options.seed, &std::cerr, isatty(STDERR_FILENO) != 0);
+  const auto model = tune(base, tokenizer, file, adapter_dir, options.seed, &std::cerr,
+                          isatty(STDERR_FILENO) != 0);
   const std::chrono::duration<double> tuning_time = std::chrono::steady_clock::now() - tuning_start;
   model->save_pretrained(adapter_dir);
   const Score after = ask_all(*model, tokenizer, held_out);
@@ -124,13 +110,9 @@ void run(const Options& options) {
 
   const std::chrono::duration<double> total = std::chrono::steady_clock::now() - start;
   std::printf("\nexact match of the whole answer: base %.1f %%, tuned %.1f %%\n",
-              before.exact_percent(),
-              after.exact_percent());
+              before.exact_percent(), after.exact_percent());
   std::printf("tuning %.0f s, all %.0f s, peak memory %.0f MB, adapter in %s\n",
-              tuning_time.count(),
-              total.count(),
-              peak_megabytes(),
-              adapter_dir.c_str());
+              tuning_time.count(), total.count(), peak_megabytes(), adapter_dir.c_str());
   if (options.controls) run_controls(options, tokenizer, tuning, held_out);
 }
 
@@ -147,8 +129,7 @@ int main(int argc, char** argv) {
   app.add_option("--questions", options.num_questions, "ask only so many (0: all)")
       ->capture_default_str();
   app.add_option("--threads", options.threads, "0: LibTorch's own choice")->capture_default_str();
-  app.add_flag("--controls",
-               options.controls,
+  app.add_flag("--controls", options.controls,
                "also: the base with three examples, and tuning on shuffled answers");
   CLI11_PARSE(app, argc, argv);
   try {

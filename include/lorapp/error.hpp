@@ -40,7 +40,8 @@ std::string concat(const Pieces&... pieces) {
 
 }  // namespace detail
 
-/// Collects every problem of one subject (a file, a folder, a configuration), then throws one Error that lists them.
+/// Collects every problem of one subject (a file, a folder, a configuration), then throws one Error
+/// that lists them.
 class LORAPP_API Problems {
  public:
   /// `op` as in Error; `subject` names what is examined, e.g. a path.
@@ -54,7 +55,8 @@ class LORAPP_API Problems {
   bool empty() const noexcept { return items_.empty(); }
   std::size_t size() const noexcept { return items_.size(); }
 
-  /// Throws Error if anything was added: "subject: problem", or a numbered list where there are several.
+  /// Throws Error if anything was added: "subject: problem", or a numbered list where there are
+  /// several.
   void throw_if_any() const;
 
  private:
@@ -65,10 +67,11 @@ class LORAPP_API Problems {
 
 }  // namespace lorapp
 
-/// Throws lorapp::Error(op, the streamed rest) unless `condition` holds; the rest is evaluated only then.
-#define LORAPP_CHECK(condition, op, ...)                                  \
-  do {                                                                    \
-    if (!(condition)) [[unlikely]] {                                      \
+/// Throws lorapp::Error(op, the streamed rest) unless `condition` holds; the rest is evaluated only
+/// then.
+#define LORAPP_CHECK(condition, op, ...)                                   \
+  do {                                                                     \
+    if (!(condition)) [[unlikely]] {                                       \
       ::lorapp::detail::fail((op), ::lorapp::detail::concat(__VA_ARGS__)); \
-    }                                                                     \
+    }                                                                      \
   } while (false)

@@ -92,11 +92,9 @@ class RowCollector {
       return add_problem(number, detail::concat("is ", describe(row), ", expected an object {…}"));
     if (format_ == DataFormat::automatic) format_ = format_of(row);
     if (format_ == DataFormat::automatic) {
-      return add_problem(number,
-                         detail::concat("has the fields ",
-                                        keys_of(row),
-                                        "; expected {instruction, context, response}, "
-                                        "{instruction, input, output} or {text}"));
+      return add_problem(number, detail::concat("has the fields ", keys_of(row),
+                                                "; expected {instruction, context, response}, "
+                                                "{instruction, input, output} or {text}"));
     }
     std::string wrong;
     Instruction result;
@@ -140,9 +138,7 @@ std::ifstream open_data(const fs::path& path) {
   std::error_code error;
   const auto status = fs::status(path, error);
   LORAPP_CHECK(fs::exists(status), kOp, path.string(), ": no such file");
-  LORAPP_CHECK(!fs::is_directory(status),
-               kOp,
-               path.string(),
+  LORAPP_CHECK(!fs::is_directory(status), kOp, path.string(),
                ": is a folder, expected a JSONL or JSON file");
   std::ifstream file(path, std::ios::binary);
   LORAPP_CHECK(file.is_open(), kOp, path.string(), ": cannot be opened");
@@ -155,15 +151,10 @@ fs::path find_dolly_in_cache(const std::string& name) {
   if (const auto snapshot = detail::find_hub_snapshot(repository, kDollyFile)) {
     return *snapshot / kDollyFile;
   }
-  detail::fail(kOp,
-               detail::concat(name,
-                              ": is not in the local Hugging Face cache (looked for ",
-                              kDollyFile,
-                              " under ",
-                              (repository / "snapshots").string(),
-                              "); fetch it with\n  curl -L -O ",
-                              kDollyUrl,
-                              "\nand give the file"));
+  detail::fail(
+      kOp, detail::concat(name, ": is not in the local Hugging Face cache (looked for ", kDollyFile,
+                          " under ", (repository / "snapshots").string(),
+                          "); fetch it with\n  curl -L -O ", kDollyUrl, "\nand give the file"));
 }
 
 }  // namespace
@@ -200,9 +191,8 @@ DollyDataset DollyDataset::from_jsonl(const fs::path& path, DataFormat format) {
     try {
       row = detail::parse_json(text, kOp, subject);
     } catch (const Error& error) {
-      rows.add_problem(
-          number,
-          detail::concat("is not JSON: ", reason(error, subject), "; found ", excerpt(text)));
+      rows.add_problem(number, detail::concat("is not JSON: ", reason(error, subject), "; found ",
+                                              excerpt(text)));
       continue;
     }
     rows.add(row, number);
@@ -217,11 +207,7 @@ DollyDataset DollyDataset::from_json(const fs::path& path, DataFormat format) {
   std::string_view text = bytes;
   if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
   json array = detail::parse_json(text, kOp, path.string());
-  LORAPP_CHECK(array.is_array(),
-               kOp,
-               path.string(),
-               ": holds ",
-               describe(array),
+  LORAPP_CHECK(array.is_array(), kOp, path.string(), ": holds ", describe(array),
                ", expected an array of rows […]");
   RowCollector rows(path.string(), "row", format);
   int64_t number = 0;
@@ -238,8 +224,8 @@ DollyDataset DollyDataset::from_file(const fs::path& path, DataFormat format) {
   while (file.get(first) && (kJsonSpace.find(first) != std::string_view::npos ||
                              kByteOrderMark.find(first) != std::string_view::npos)) {
   }
-  LORAPP_CHECK(
-      file.good(), kOp, path.string(), ": is empty, expected rows in JSONL or a JSON array");
+  LORAPP_CHECK(file.good(), kOp, path.string(),
+               ": is empty, expected rows in JSONL or a JSON array");
   file.close();
   return first == '[' ? from_json(path, format) : from_jsonl(path, format);
 }

@@ -35,10 +35,7 @@ std::string number_list(std::vector<int64_t> numbers) {
 TokenizedDataset DollyDataset::tokenize(const Tokenizer& tokenizer,
                                         const PromptTemplate& prompt_template,
                                         const TokenizeOptions& options) const {
-  LORAPP_CHECK(options.max_length >= 1,
-               "tokenize",
-               "max_length is ",
-               options.max_length,
+  LORAPP_CHECK(options.max_length >= 1, "tokenize", "max_length is ", options.max_length,
                ", expected 1 or more");
   std::vector<LabeledExample> labeled(order_.size());
   // A row takes about 0.1 ms, so a chunk is worth a thread's wake-up.
@@ -70,14 +67,12 @@ TokenizedDataset DollyDataset::tokenize(const Tokenizer& tokenizer,
       where += "\n  " + tables_[t]->source + ", " + tables_[t]->unit +
                (lost[t].size() == 1 ? " " : "s ") + number_list(lost[t]);
     }
-    detail::fail("tokenize",
-                 detail::concat(num_lost,
-                                num_lost == 1 ? " example has" : " examples have",
-                                " no token left to learn from within max_length ",
-                                options.max_length,
-                                options.train_on_inputs ? "" : " (only the response is scored)",
-                                "; raise max_length, or leave these rows out:",
-                                where));
+    detail::fail(
+        "tokenize",
+        detail::concat(num_lost, num_lost == 1 ? " example has" : " examples have",
+                       " no token left to learn from within max_length ", options.max_length,
+                       options.train_on_inputs ? "" : " (only the response is scored)",
+                       "; raise max_length, or leave these rows out:", where));
   }
   return TokenizedDataset(std::move(examples), num_cut);
 }

@@ -21,13 +21,8 @@ PromptTemplate PromptTemplate::from_file(const std::filesystem::path& path) {
   for (const auto& [key, value] : object.items()) {
     if (key != detail::kWithContextKey && key != detail::kWithoutContextKey && key != "name" &&
         key != "description") {
-      problems.add("unknown key \"",
-                   key,
-                   "\"; expected ",
-                   detail::kWithContextKey,
-                   ", ",
-                   detail::kWithoutContextKey,
-                   ", and optionally name, description");
+      problems.add("unknown key \"", key, "\"; expected ", detail::kWithContextKey, ", ",
+                   detail::kWithoutContextKey, ", and optionally name, description");
     }
   }
   problems.throw_if_any();

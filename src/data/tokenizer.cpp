@@ -30,12 +30,8 @@ std::size_t character_length(char lead) {
 }
 
 void check_encoded(const sentencepiece::util::Status& status, std::string_view text) {
-  LORAPP_CHECK(status.ok(),
-               kTokenizerOp,
-               "sentencepiece cannot encode a text of ",
-               text.size(),
-               " bytes: ",
-               status.message());
+  LORAPP_CHECK(status.ok(), kTokenizerOp, "sentencepiece cannot encode a text of ", text.size(),
+               " bytes: ", status.message());
 }
 
 // Sentencepiece gives the whole character to the last of the tokens that spell it, and nothing to
@@ -170,8 +166,8 @@ Tokenizer::Tokenizer(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)) 
 const detail::VocabularyEntry& Tokenizer::Impl::entry(int64_t id) const {
   const bool known = id >= 0 && id < static_cast<int64_t>(vocabulary.size()) &&
                      vocabulary[static_cast<std::size_t>(id)].known;
-  LORAPP_CHECK(
-      known, kTokenizerOp, "id ", id, " has no token; the vocabulary has ", vocabulary.size());
+  LORAPP_CHECK(known, kTokenizerOp, "id ", id, " has no token; the vocabulary has ",
+               vocabulary.size());
   return vocabulary[static_cast<std::size_t>(id)];
 }
 
@@ -190,8 +186,8 @@ const SentencePieceProcessor& Tokenizer::Impl::model_without_prefix() const {
     auto bare = std::make_unique<SentencePieceProcessor>();
     const auto status =
         bare->LoadFromSerializedProto(files.at("tokenizer.model") + std::string(kNoDummyPrefix));
-    LORAPP_CHECK(
-        status.ok(), kTokenizerOp, "tokenizer.model without its leading space: ", status.message());
+    LORAPP_CHECK(status.ok(), kTokenizerOp,
+                 "tokenizer.model without its leading space: ", status.message());
     bare_ = std::move(bare);
   });
   return *bare_;
@@ -233,8 +229,8 @@ bool Tokenizer::is_special(int64_t id) const { return impl_->entry(id).special; 
 void Tokenizer::save_pretrained(const std::filesystem::path& directory) const {
   std::error_code error;
   std::filesystem::create_directories(directory, error);
-  LORAPP_CHECK(
-      !error, kTokenizerOp, directory.string(), ": cannot be made a folder: ", error.message());
+  LORAPP_CHECK(!error, kTokenizerOp, directory.string(),
+               ": cannot be made a folder: ", error.message());
   for (const auto& [name, bytes] : impl_->files)
     detail::write_file_atomically(directory / name, bytes);
 }

@@ -20,8 +20,8 @@ constexpr const char* kConfigFile = "tokenizer_config.json";
 constexpr const char* kSpecialMapFile = "special_tokens_map.json";
 constexpr const char* kAddedFile = "added_tokens.json";
 // Kept so that save_pretrained() hands on the whole tokenizer; their content is not read.
-constexpr const char* kFilesToKeep[] = {
-    "tokenizer.json", "chat_template.jinja", "chat_template.json"};
+constexpr const char* kFilesToKeep[] = {"tokenizer.json", "chat_template.jinja",
+                                        "chat_template.json"};
 
 // Ids beyond this are not a vocabulary but a damaged file.
 constexpr int64_t kMaxVocabulary = int64_t{1} << 24;
@@ -35,9 +35,7 @@ std::optional<std::string> token_content(const json& object, const char* key, Pr
     const auto content = it->find("content");
     if (content != it->end() && content->is_string()) return content->get<std::string>();
   }
-  problems.add(key,
-               " is ",
-               detail::describe(*it),
+  problems.add(key, " is ", detail::describe(*it),
                "; expected a string or an object with the string \"content\"");
   return std::nullopt;
 }
@@ -80,15 +78,13 @@ class Loader {
 
  private:
   void read_files(std::map<std::string, std::string>& files) {
-    LORAPP_CHECK(
-        fs::is_directory(directory_), kTokenizerOp, directory_.string(), ": no such folder");
+    LORAPP_CHECK(fs::is_directory(directory_), kTokenizerOp, directory_.string(),
+                 ": no such folder");
     if (!fs::exists(directory_ / kModelFile)) {
       const bool has_json = fs::exists(directory_ / "tokenizer.json");
       detail::fail(
           kTokenizerOp,
-          detail::concat(directory_.string(),
-                         ": has no ",
-                         kModelFile,
+          detail::concat(directory_.string(), ": has no ", kModelFile,
                          has_json
                              ? " (a sentencepiece model), only tokenizer.json, which this version "
                                "does not read; put the model's tokenizer.model beside it"
@@ -109,11 +105,7 @@ class Loader {
     if (it == files.end()) return json::object();
     const std::string path = (directory_ / name).string();
     json value = detail::parse_json(it->second, kTokenizerOp, path);
-    LORAPP_CHECK(value.is_object(),
-                 kTokenizerOp,
-                 path,
-                 ": holds ",
-                 detail::describe(value),
+    LORAPP_CHECK(value.is_object(), kTokenizerOp, path, ": holds ", detail::describe(value),
                  "; expected an object {…}");
     return value;
   }
@@ -121,16 +113,9 @@ class Loader {
   void load_model(Impl& impl) {
     const std::string& bytes = impl.files.at(kModelFile);
     const auto status = impl.model.LoadFromSerializedProto(bytes);
-    LORAPP_CHECK(status.ok(),
-                 kTokenizerOp,
-                 (directory_ / kModelFile).string(),
-                 ": is not a sentencepiece model (",
-                 bytes.size(),
-                 " bytes): ",
-                 status.message());
-    LORAPP_CHECK(impl.model.GetPieceSize() > 0,
-                 kTokenizerOp,
-                 (directory_ / kModelFile).string(),
+    LORAPP_CHECK(status.ok(), kTokenizerOp, (directory_ / kModelFile).string(),
+                 ": is not a sentencepiece model (", bytes.size(), " bytes): ", status.message());
+    LORAPP_CHECK(impl.model.GetPieceSize() > 0, kTokenizerOp, (directory_ / kModelFile).string(),
                  ": holds no pieces");
   }
 
@@ -158,20 +143,13 @@ class Loader {
         const int64_t id = digits ? std::stoll(key) : -1;
         const auto content = token_content({{"token", value}}, "token", problems_);
         if (!valid_id(id) || !content || content->empty() || !value.is_object()) {
-          problems_.add(kConfigFile,
-                        ": added_tokens_decoder has \"",
-                        key,
-                        "\": ",
-                        detail::describe(value),
-                        "; expected an id below ",
-                        kMaxVocabulary,
+          problems_.add(kConfigFile, ": added_tokens_decoder has \"", key,
+                        "\": ", detail::describe(value), "; expected an id below ", kMaxVocabulary,
                         " and an object with a non-empty \"content\"");
           continue;
         }
         if (detail::get_bool_or(value, "single_word", problems_, false)) {
-          problems_.add(kConfigFile,
-                        ": added token ",
-                        detail::describe(*content),
+          problems_.add(kConfigFile, ": added token ", detail::describe(*content),
                         " has single_word, which is not supported");
         }
         tokens.push_back({.id = id,
@@ -183,19 +161,13 @@ class Loader {
     }
     for (const auto& [content, id] : older.items()) {
       if (content.empty() || !id.is_number_integer() || !valid_id(id.get<int64_t>())) {
-        problems_.add(kAddedFile,
-                      " has \"",
-                      content,
-                      "\": ",
-                      detail::describe(id),
-                      "; expected an id below ",
-                      kMaxVocabulary);
+        problems_.add(kAddedFile, " has \"", content, "\": ", detail::describe(id),
+                      "; expected an id below ", kMaxVocabulary);
         continue;
       }
-      const bool listed =
-          std::any_of(tokens.begin(), tokens.end(), [&content = content](const AddedToken& token) {
-            return token.content == content;
-          });
+      const bool listed = std::any_of(
+          tokens.begin(), tokens.end(),
+          [&content = content](const AddedToken& token) { return token.content == content; });
       if (!listed)
         tokens.push_back({.id = id.get<int64_t>(), .content = content, .special = false});
     }
@@ -205,24 +177,16 @@ class Loader {
   void add_token(Impl& impl, AddedToken token) {
     const auto known = impl.find_token(token.content);
     if (known && *known != token.id) {
-      problems_.add("added token ",
-                    detail::describe(token.content),
-                    " has id ",
-                    token.id,
-                    ", but is known as id ",
-                    *known);
+      problems_.add("added token ", detail::describe(token.content), " has id ", token.id,
+                    ", but is known as id ", *known);
       return;
     }
     const auto index = static_cast<std::size_t>(token.id);
     if (index >= impl.vocabulary.size()) impl.vocabulary.resize(index + 1);
     auto& entry = impl.vocabulary[index];
     if (impl.added_ids.contains(entry.token) && entry.token != token.content) {
-      problems_.add("added tokens ",
-                    detail::describe(entry.token),
-                    " and ",
-                    detail::describe(token.content),
-                    " share id ",
-                    token.id);
+      problems_.add("added tokens ", detail::describe(entry.token), " and ",
+                    detail::describe(token.content), " share id ", token.id);
       return;
     }
     entry.token = token.content;
@@ -242,8 +206,8 @@ class Loader {
     if (content) {
       id = impl.find_token(*content);
       if (!id)
-        problems_.add(
-            key, " is ", detail::describe(*content), ", which has no id in the vocabulary");
+        problems_.add(key, " is ", detail::describe(*content),
+                      ", which has no id in the vocabulary");
     } else if (own_id >= 0) {
       id = own_id;
     }
@@ -263,8 +227,8 @@ class Loader {
         if (id) {
           mark_special(impl, *id);
         } else {
-          problems_.add(
-              key, " has ", detail::describe(*content), ", which has no id in the vocabulary");
+          problems_.add(key, " has ", detail::describe(*content),
+                        ", which has no id in the vocabulary");
         }
       }
     }
@@ -285,8 +249,8 @@ class Loader {
     const int64_t model_size = impl.model.GetPieceSize();
     for (int64_t id = 0; id < static_cast<int64_t>(impl.vocabulary.size()); ++id) {
       const auto& entry = impl.vocabulary[static_cast<std::size_t>(id)];
-      const auto given = std::find_if(
-          added_.begin(), added_.end(), [id](const AddedToken& token) { return token.id == id; });
+      const auto given = std::find_if(added_.begin(), added_.end(),
+                                      [id](const AddedToken& token) { return token.id == id; });
       if (given == added_.end() && !entry.special) continue;
       AddedToken token =
           given != added_.end() ? *given : AddedToken{.id = id, .content = entry.token};

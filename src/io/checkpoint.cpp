@@ -44,18 +44,13 @@ fs::path find_weights(const fs::path& folder) {
   }
   for (const char* name : kPickleNames) {
     LORAPP_CHECK(
-        !fs::exists(folder / name, ignored),
-        kOp,
-        folder.string(),
-        ": has its weights in ",
-        name,
+        !fs::exists(folder / name, ignored), kOp, folder.string(), ": has its weights in ", name,
         " only, a Python pickle, which can run code when it is read and is not supported. Convert "
         "it "
         "once in Python: AutoModelForCausalLM.from_pretrained(dir).save_pretrained(new_dir)");
   }
-  detail::fail(kOp,
-               folder.string() + ": has no weights; expected " + kWeightsName + " or " +
-                   kWeightsIndexName + ", found " + listing(folder));
+  detail::fail(kOp, folder.string() + ": has no weights; expected " + kWeightsName + " or " +
+                        kWeightsIndexName + ", found " + listing(folder));
 }
 
 // A shard lies beside its index; anything else in its name could lead out of the folder.
@@ -81,16 +76,12 @@ WeightMap read_index(const fs::path& path) {
   std::set<std::string> wrong_names;
   for (const auto& [tensor, shard] : entries->items()) {
     if (!shard.is_string()) {
-      problems.add("weight_map: ",
-                   detail::in_quotes(tensor),
-                   " is ",
-                   detail::describe(shard),
+      problems.add("weight_map: ", detail::in_quotes(tensor), " is ", detail::describe(shard),
                    "; expected the name of a file");
     } else if (const auto& name = shard.get_ref<const std::string&>(); !is_plain_file_name(name)) {
       if (wrong_names.insert(name).second) {
         problems.add(
-            "weight_map: ",
-            detail::describe(shard),
+            "weight_map: ", detail::describe(shard),
             " is not allowed; expected the name of a .safetensors file in the same folder");
       }
     } else {
@@ -122,9 +113,7 @@ Checkpoint Checkpoint::open(const fs::path& path) {
       checkpoint.file_index_.emplace(name, 0);
     return checkpoint;
   }
-  LORAPP_CHECK(weights.extension() == ".json",
-               kOp,
-               weights.string(),
+  LORAPP_CHECK(weights.extension() == ".json", kOp, weights.string(),
                ": expected a model folder, a .safetensors file or a .safetensors.index.json file");
 
   const WeightMap weight_map = read_index(weights);
@@ -135,13 +124,8 @@ Checkpoint Checkpoint::open(const fs::path& path) {
   for (const auto& [shard, tensors] : tensors_of) {
     const fs::path shard_path = weights.parent_path() / shard;
     if (!fs::exists(shard_path, ignored)) {
-      problems.add("shard ",
-                   shard,
-                   " is missing (",
-                   tensors.size(),
-                   " tensors, the first is ",
-                   detail::in_quotes(tensors.front()),
-                   ")");
+      problems.add("shard ", shard, " is missing (", tensors.size(), " tensors, the first is ",
+                   detail::in_quotes(tensors.front()), ")");
       continue;
     }
     try {
@@ -155,10 +139,7 @@ Checkpoint Checkpoint::open(const fs::path& path) {
       if (file.contains(tensor)) {
         checkpoint.file_index_.emplace(tensor, checkpoint.files_.size() - 1);
       } else {
-        problems.add("tensor ",
-                     detail::in_quotes(tensor),
-                     " should be in ",
-                     shard,
+        problems.add("tensor ", detail::in_quotes(tensor), " should be in ", shard,
                      ", which does not have it");
       }
     }
@@ -167,12 +148,8 @@ Checkpoint Checkpoint::open(const fs::path& path) {
       if (it == weight_map.end()) {
         problems.add("tensor ", detail::in_quotes(tensor), " of ", shard, " is not in the index");
       } else if (it->second != shard) {
-        problems.add("tensor ",
-                     detail::in_quotes(tensor),
-                     " is in ",
-                     shard,
-                     ", but the index says ",
-                     it->second);
+        problems.add("tensor ", detail::in_quotes(tensor), " is in ", shard,
+                     ", but the index says ", it->second);
       }
     }
   }
@@ -192,13 +169,8 @@ bool Checkpoint::contains(const std::string& name) const { return file_index_.co
 
 const SafetensorsFile& Checkpoint::file_of(const std::string& name) const {
   const auto it = file_index_.find(name);
-  LORAPP_CHECK(it != file_index_.end(),
-               kOp,
-               path_.string(),
-               ": has no tensor ",
-               detail::in_quotes(name),
-               " among its ",
-               file_index_.size());
+  LORAPP_CHECK(it != file_index_.end(), kOp, path_.string(), ": has no tensor ",
+               detail::in_quotes(name), " among its ", file_index_.size());
   return files_[it->second];
 }
 

@@ -42,29 +42,17 @@ std::string names_of(const Table& table) {
 
 c10::ScalarType parse_safetensors_dtype(std::string_view name) {
   const auto* dtype = detail::find_safetensors_dtype(name);
-  LORAPP_CHECK(dtype != nullptr,
-               kOp,
-               "'",
-               name,
-               "' is no safetensors type; expected one of ",
+  LORAPP_CHECK(dtype != nullptr, kOp, "'", name, "' is no safetensors type; expected one of ",
                names_of(detail::kSafetensorsDtypes));
-  LORAPP_CHECK(dtype->torch.has_value(),
-               kOp,
-               name,
-               " packs elements of ",
-               dtype->bits,
+  LORAPP_CHECK(dtype->torch.has_value(), kOp, name, " packs elements of ", dtype->bits,
                " bits; LibTorch has no such type, and lorapp cannot use it");
   return *dtype->torch;
 }
 
 std::string safetensors_dtype_name(c10::ScalarType type) {
   const auto* dtype = detail::find_safetensors_dtype(type);
-  LORAPP_CHECK(dtype != nullptr,
-               kOp,
-               "safetensors has no type for ",
-               c10::toString(type),
-               "; it has ",
-               names_of(detail::kSafetensorsDtypes));
+  LORAPP_CHECK(dtype != nullptr, kOp, "safetensors has no type for ", c10::toString(type),
+               "; it has ", names_of(detail::kSafetensorsDtypes));
   return std::string(dtype->name);
 }
 
@@ -82,9 +70,8 @@ std::string hf_dtype_name(c10::ScalarType type) {
   for (const HfDtype& dtype : kHfDtypes) {
     if (dtype.type == type) return std::string(dtype.name);
   }
-  detail::fail(
-      kOp,
-      detail::concat(c10::toString(type), " has no name; expected one of ", names_of(kHfDtypes)));
+  detail::fail(kOp, detail::concat(c10::toString(type), " has no name; expected one of ",
+                                   names_of(kHfDtypes)));
 }
 
 }  // namespace lorapp

@@ -52,13 +52,8 @@ void InputFile::read(std::uint64_t offset, void* to, std::size_t count) const {
 void InputFile::check_unchanged() const {
   struct stat status {};
   LORAPP_CHECK(::fstat(fd_, &status) == 0, op_, path_.string(), ": ", reason(errno));
-  LORAPP_CHECK(static_cast<std::uint64_t>(status.st_size) == size_,
-               op_,
-               path_.string(),
-               ": had ",
-               size_,
-               " bytes when it was opened and has ",
-               status.st_size,
+  LORAPP_CHECK(static_cast<std::uint64_t>(status.st_size) == size_, op_, path_.string(), ": had ",
+               size_, " bytes when it was opened and has ", status.st_size,
                " now: it was changed while in use");
 }
 
@@ -67,19 +62,10 @@ FileMap::FileMap(const InputFile& file, std::uint64_t offset, std::uint64_t size
   const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
   lead_ = offset % page;
   length_ = lead_ + size;
-  void* base = ::mmap(nullptr,
-                      length_,
-                      PROT_READ,
-                      MAP_PRIVATE,
-                      file.descriptor(),
+  void* base = ::mmap(nullptr, length_, PROT_READ, MAP_PRIVATE, file.descriptor(),
                       static_cast<off_t>(offset - lead_));
-  LORAPP_CHECK(base != MAP_FAILED,
-               file.op(),
-               file.path().string(),
-               ": ",
-               size,
-               " bytes cannot be mapped: ",
-               reason(errno));
+  LORAPP_CHECK(base != MAP_FAILED, file.op(), file.path().string(), ": ", size,
+               " bytes cannot be mapped: ", reason(errno));
   base_ = static_cast<std::byte*>(base);
 }
 

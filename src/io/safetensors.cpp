@@ -62,30 +62,16 @@ SafetensorsFile::SafetensorsFile(std::shared_ptr<State> state) : state_(std::mov
 SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
   auto state = std::make_shared<State>(path);
   const std::uint64_t size = state->file.size();
-  LORAPP_CHECK(size >= kLengthBytes,
-               kOp,
-               path.string(),
-               ": has ",
-               size,
+  LORAPP_CHECK(size >= kLengthBytes, kOp, path.string(), ": has ", size,
                " bytes; a safetensors file begins with 8 bytes that hold the length of its header");
   std::uint64_t header_bytes = 0;
   state->file.read(0, &header_bytes, kLengthBytes);
-  LORAPP_CHECK(header_bytes <= size - kLengthBytes,
-               kOp,
-               path.string(),
-               ": claims a header of ",
-               header_bytes,
-               " bytes, but only ",
-               size - kLengthBytes,
+  LORAPP_CHECK(header_bytes <= size - kLengthBytes, kOp, path.string(), ": claims a header of ",
+               header_bytes, " bytes, but only ", size - kLengthBytes,
                " follow: the file was cut short, or is no safetensors file");
-  LORAPP_CHECK(header_bytes <= detail::kMaxSafetensorsHeaderBytes,
-               kOp,
-               path.string(),
-               ": claims a header of ",
-               header_bytes,
-               " bytes; at most ",
-               detail::kMaxSafetensorsHeaderBytes,
-               " are allowed");
+  LORAPP_CHECK(header_bytes <= detail::kMaxSafetensorsHeaderBytes, kOp, path.string(),
+               ": claims a header of ", header_bytes, " bytes; at most ",
+               detail::kMaxSafetensorsHeaderBytes, " are allowed");
   std::string text(header_bytes, '\0');
   state->file.read(kLengthBytes, text.data(), text.size());
 
@@ -114,28 +100,16 @@ bool SafetensorsFile::contains(const std::string& name) const {
 
 const TensorInfo& SafetensorsFile::info(const std::string& name) const {
   const auto it = state_->infos.find(name);
-  LORAPP_CHECK(it != state_->infos.end(),
-               kOp,
-               path().string(),
-               ": has no tensor ",
-               detail::in_quotes(name),
-               " among its ",
-               state_->names.size());
+  LORAPP_CHECK(it != state_->infos.end(), kOp, path().string(), ": has no tensor ",
+               detail::in_quotes(name), " among its ", state_->names.size());
   return it->second;
 }
 
 torch::Tensor SafetensorsFile::view(const std::string& name) const {
   const TensorInfo& entry = info(name);
   const auto* dtype = detail::find_safetensors_dtype(entry.dtype);
-  LORAPP_CHECK(dtype->torch.has_value(),
-               kOp,
-               path().string(),
-               ": tensor ",
-               detail::in_quotes(name),
-               " is of type ",
-               entry.dtype,
-               ", elements of ",
-               dtype->bits,
+  LORAPP_CHECK(dtype->torch.has_value(), kOp, path().string(), ": tensor ", detail::in_quotes(name),
+               " is of type ", entry.dtype, ", elements of ", dtype->bits,
                " bits, for which LibTorch has no type; it can be listed, but not used");
   const auto options = torch::TensorOptions().dtype(*dtype->torch);
   if (entry.nbytes() == 0) return at::empty(entry.shape, options);
@@ -184,11 +158,8 @@ void check_tensors(const std::filesystem::path& path, const NamedTensors& tensor
     } else if (tensor.layout() != torch::kStrided) {
       problems.add("tensor ", detail::in_quotes(name), " is not dense");
     } else if (detail::find_safetensors_dtype(tensor.scalar_type()) == nullptr) {
-      problems.add("tensor ",
-                   detail::in_quotes(name),
-                   " is of type ",
-                   c10::toString(tensor.scalar_type()),
-                   ", which the format does not have");
+      problems.add("tensor ", detail::in_quotes(name), " is of type ",
+                   c10::toString(tensor.scalar_type()), ", which the format does not have");
     }
   }
   problems.throw_if_any();
@@ -227,14 +198,9 @@ void write_safetensors(const std::filesystem::path& path,
     detail::fail(kOp, path.string() + ": cannot be written: a name or metadata entry is not UTF-8");
   }
   text.resize((text.size() + kHeaderAlignment - 1) / kHeaderAlignment * kHeaderAlignment, ' ');
-  LORAPP_CHECK(text.size() <= detail::kMaxSafetensorsHeaderBytes,
-               kOp,
-               path.string(),
-               ": cannot be written: a header of ",
-               text.size(),
-               " bytes; at most ",
-               detail::kMaxSafetensorsHeaderBytes,
-               " are allowed");
+  LORAPP_CHECK(text.size() <= detail::kMaxSafetensorsHeaderBytes, kOp, path.string(),
+               ": cannot be written: a header of ", text.size(), " bytes; at most ",
+               detail::kMaxSafetensorsHeaderBytes, " are allowed");
 
   detail::AtomicFile file(path);
   const std::uint64_t length = text.size();

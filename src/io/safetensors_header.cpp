@@ -149,10 +149,8 @@ class HeaderHandler : public nlohmann::json_sax<json> {
   }
   void complain_twice() {
     wrong_ = true;
-    add(place_ == Place::metadata ? std::string(kMetadata) : "tensor " + in_quotes(name_),
-        ": key ",
-        in_quotes(key_),
-        " is given twice");
+    add(place_ == Place::metadata ? std::string(kMetadata) : "tensor " + in_quotes(name_), ": key ",
+        in_quotes(key_), " is given twice");
   }
   void complain(const std::string& found) {
     switch (place_) {
@@ -161,31 +159,18 @@ class HeaderHandler : public nlohmann::json_sax<json> {
         add("the header is ", found, "; expected an object {…}");
         break;
       case Place::name:
-        add(in_quotes(name_),
-            " is ",
-            found,
+        add(in_quotes(name_), " is ", found,
             "; expected an object with dtype, shape and data_offsets");
         break;
       case Place::metadata:
         add(kMetadata, ": ", in_quotes(key_), " is ", found, "; expected a string");
         break;
       case Place::tensor:
-        add("tensor ",
-            in_quotes(name_),
-            ": ",
-            key_,
-            " is ",
-            found,
-            "; expected ",
+        add("tensor ", in_quotes(name_), ": ", key_, " is ", found, "; expected ",
             key_ == "dtype" ? "a string" : "a list of numbers");
         break;
       case Place::numbers:
-        add("tensor ",
-            in_quotes(name_),
-            ": ",
-            key_,
-            " holds ",
-            found,
+        add("tensor ", in_quotes(name_), ": ", key_, " holds ", found,
             "; expected whole numbers of at least 0");
         break;
     }
@@ -203,14 +188,13 @@ class HeaderHandler : public nlohmann::json_sax<json> {
     const SafetensorsDtype* dtype = find_safetensors_dtype(info_.dtype);
     if (dtype == nullptr) return add(tensor, ": dtype ", in_quotes(info_.dtype), " is not known");
     if (offsets_.size() != 2) {
-      return add(tensor,
-                 ": data_offsets has ",
+      return add(tensor, ": data_offsets has ",
                  offsets_.size() > kMaxRank ? "too many" : std::to_string(offsets_.size()),
                  " numbers; expected 2");
     }
     if (offsets_[0] > offsets_[1]) {
-      return add(
-          tensor, ": data_offsets begin at ", offsets_[0], " and end before it at ", offsets_[1]);
+      return add(tensor, ": data_offsets begin at ", offsets_[0], " and end before it at ",
+                 offsets_[1]);
     }
     if (shape_.size() > kMaxRank) {
       return add(tensor, ": has more than ", kMaxRank, " dimensions");
@@ -229,22 +213,12 @@ class HeaderHandler : public nlohmann::json_sax<json> {
     info_.begin = offsets_[0];
     info_.end = offsets_[1];
     if (bits % 8 != 0) {
-      return add(
-          tensor, ": shape ", shape_text(), " of ", info_.dtype, " is no whole number of bytes");
+      return add(tensor, ": shape ", shape_text(), " of ", info_.dtype,
+                 " is no whole number of bytes");
     }
     if (bits / 8 != info_.nbytes()) {
-      return add(tensor,
-                 ": shape ",
-                 shape_text(),
-                 " of ",
-                 info_.dtype,
-                 " takes ",
-                 bits / 8,
-                 " bytes, but data_offsets [",
-                 info_.begin,
-                 ", ",
-                 info_.end,
-                 "] hold ",
+      return add(tensor, ": shape ", shape_text(), " of ", info_.dtype, " takes ", bits / 8,
+                 " bytes, but data_offsets [", info_.begin, ", ", info_.end, "] hold ",
                  info_.nbytes());
     }
     info_.shape.assign(shape_.begin(), shape_.end());
@@ -277,11 +251,8 @@ void check_coverage(const SafetensorsHeader& header, std::uint64_t data_bytes, P
   std::uint64_t described = 0;
   for (const auto& [name, info] : header.tensors) described = std::max(described, info.end);
   if (described > data_bytes) {
-    problems.add("the header describes ",
-                 described,
-                 " bytes of tensors, the file holds ",
-                 data_bytes,
-                 " behind the header: it was cut short, or the header is wrong");
+    problems.add("the header describes ", described, " bytes of tensors, the file holds ",
+                 data_bytes, " behind the header: it was cut short, or the header is wrong");
     return;
   }
   std::uint64_t covered = 0;
@@ -290,16 +261,9 @@ void check_coverage(const SafetensorsHeader& header, std::uint64_t data_bytes, P
     if (info.begin != covered) {
       const bool overlap = info.begin < covered;
       const std::uint64_t count = overlap ? covered - info.begin : info.begin - covered;
-      problems.add("tensor ",
-                   in_quotes(name),
-                   " begins at byte ",
-                   info.begin,
-                   ", but ",
+      problems.add("tensor ", in_quotes(name), " begins at byte ", info.begin, ", but ",
                    before == nullptr ? std::string("the data begin") : in_quotes(*before) + " ends",
-                   " at ",
-                   covered,
-                   ": ",
-                   count,
+                   " at ", covered, ": ", count,
                    overlap ? " bytes overlap" : " bytes belong to no tensor");
       if (problems.size() >= kMaxProblems) return;
     }

@@ -147,14 +147,10 @@ void expand_nested(const NestedExpandArgs& args) {
 }  // namespace lorapp::kernels
 
 // Defines the one exported symbol of an ISA file.
-#define LORAPP_DEFINE_KERNEL_TABLE(isa, features)                      \
-  const lorapp::kernels::KernelTable& lorapp::kernels::table_##isa() { \
-    static constexpr KernelTable kTable = {#isa,                       \
-                                           features,                   \
-                                           &calls,                     \
-                                           &quantize_4bit,             \
-                                           &dequantize_4bit,           \
-                                           &quantize_nested,           \
-                                           &expand_nested};            \
-    return kTable;                                                     \
+#define LORAPP_DEFINE_KERNEL_TABLE(isa, features)                                              \
+  const lorapp::kernels::KernelTable& lorapp::kernels::table_##isa() {                         \
+    static constexpr KernelTable kTable = {#isa,           features,         &calls,           \
+                                           &quantize_4bit, &dequantize_4bit, &quantize_nested, \
+                                           &expand_nested};                                    \
+    return kTable;                                                                             \
   }

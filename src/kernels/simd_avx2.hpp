@@ -201,39 +201,10 @@ class BlockTable {
 
   // In each lane: byte 0 of its four elements, then byte 1 of the four, …
   static __m256i group_bytes(__m256i x) {
-    return _mm256_shuffle_epi8(x,
-                               _mm256_setr_epi8(0,
-                                                4,
-                                                8,
-                                                12,
-                                                1,
-                                                5,
-                                                9,
-                                                13,
-                                                2,
-                                                6,
-                                                10,
-                                                14,
-                                                3,
-                                                7,
-                                                11,
-                                                15,  //
-                                                0,
-                                                4,
-                                                8,
-                                                12,
-                                                1,
-                                                5,
-                                                9,
-                                                13,
-                                                2,
-                                                6,
-                                                10,
-                                                14,
-                                                3,
-                                                7,
-                                                11,
-                                                15));
+    return _mm256_shuffle_epi8(
+        x, _mm256_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11,
+                            15,  //
+                            0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
   }
   // From halves (codes 0-7, 8-15) of two planes to each plane in both lanes.
   static void split(__m256i halves, __m256i& first, __m256i& second) {

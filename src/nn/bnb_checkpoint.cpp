@@ -14,8 +14,8 @@ namespace {
 constexpr std::string_view kOp = "load";
 constexpr const char* kStateSuffixes[] = {".quant_state.bitsandbytes__nf4",
                                           ".quant_state.bitsandbytes__fp4"};
-constexpr const char* kTensorSuffixes[] = {
-    ".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map"};
+constexpr const char* kTensorSuffixes[] = {".absmax", ".quant_map", ".nested_absmax",
+                                           ".nested_quant_map"};
 
 std::string state_name(const Checkpoint& checkpoint, const std::string& name) {
   for (const char* suffix : kStateSuffixes) {

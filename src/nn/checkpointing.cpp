@@ -38,8 +38,7 @@ class CheckpointFn : public torch::autograd::Function<CheckpointFn> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list output_gradients) {
-    LORAPP_CHECK(!torch::GradMode::is_enabled(),
-                 "checkpoint",
+    LORAPP_CHECK(!torch::GradMode::is_enabled(), "checkpoint",
                  "second derivatives through a checkpointed block are not supported");
     const variable_list saved = context->get_saved_variables();
     const auto capsule = context->saved_data["recipe"].toCapsule();
@@ -60,9 +59,7 @@ class CheckpointFn : public torch::autograd::Function<CheckpointFn> {
       const torch::AutoGradMode with_graph(true);
       output = recipe.block(x);
     }
-    const variable_list found = torch::autograd::grad({output},
-                                                      wanted,
-                                                      output_gradients,
+    const variable_list found = torch::autograd::grad({output}, wanted, output_gradients,
                                                       /*retain_graph=*/std::nullopt,
                                                       /*create_graph=*/false,
                                                       /*allow_unused=*/true);

@@ -19,8 +19,7 @@ CausalLM::~CausalLM() = default;
 
 std::shared_ptr<CausalLM> CausalLM::from_config(const ModelConfig& config, std::uint64_t seed) {
   config.validate();
-  LORAPP_CHECK(!config.quantization_config,
-               "causal_lm",
+  LORAPP_CHECK(!config.quantization_config, "causal_lm",
                "a new model has dense weights: quantization_config must be empty");
   auto model = std::make_shared<DecoderLM>(config);
   const detail::WeightSlots slots(*model);
@@ -55,9 +54,7 @@ std::string generation_config_text(const ModelConfig& config) {
 
 bool is_new_or_empty(const std::filesystem::path& dir) {
   if (!std::filesystem::exists(dir)) return true;
-  LORAPP_CHECK(std::filesystem::is_directory(dir),
-               "save_pretrained",
-               dir.string(),
+  LORAPP_CHECK(std::filesystem::is_directory(dir), "save_pretrained", dir.string(),
                ": a file of that name exists; expected a folder");
   return std::filesystem::is_empty(dir);
 }
@@ -70,9 +67,7 @@ void DecoderLM::save_pretrained(const std::filesystem::path& dir) const {
   for (const TensorSpec& spec : expected_tensors(config_)) {
     const torch::Tensor* parameter = parameters.find(spec.name);
     LORAPP_CHECK(
-        parameter != nullptr,
-        "save_pretrained",
-        spec.name,
+        parameter != nullptr, "save_pretrained", spec.name,
         " is 4-bit: a quantized model cannot be written as dense weights, only its adapter");
     tensors.emplace_back(spec.name, parameter->detach());
   }

@@ -7,8 +7,8 @@
 #include <lorapp/quant/ops.hpp>
 
 #include "json_file.hpp"
-#include "nn/bnb_checkpoint.hpp"
 #include "nearest_names.hpp"
+#include "nn/bnb_checkpoint.hpp"
 #include "nn/weight_slots.hpp"
 
 #include <algorithm>
@@ -35,8 +35,7 @@ struct Source {
 
 // A decoder that was saved without its head has names without "model.".
 bool has_bare_names(const Checkpoint& checkpoint, const std::vector<TensorSpec>& specs) {
-  return std::none_of(specs.begin(),
-                      specs.end(),
+  return std::none_of(specs.begin(), specs.end(),
                       [&](const TensorSpec& spec) {
                         return spec.name.starts_with(kBasePrefix) && checkpoint.contains(spec.name);
                       }) &&
@@ -108,10 +107,7 @@ std::vector<Source> match_tensors(const Checkpoint& checkpoint,
       problems.add(source.name, " is ", info.dtype, "; expected F32, BF16 or F16");
     }
     if (shape != spec.shape) {
-      problems.add(source.name,
-                   " has the shape ",
-                   text_of(shape),
-                   "; config.json makes it ",
+      problems.add(source.name, " has the shape ", text_of(shape), "; config.json makes it ",
                    text_of(spec.shape));
     }
     sources.push_back(std::move(source));
@@ -121,10 +117,7 @@ std::vector<Source> match_tensors(const Checkpoint& checkpoint,
     if (!known.contains(name) && !is_ignored(name, config)) unexpected.push_back(name);
   }
   list_names(problems, missing, unexpected, " is missing", "the nearest name in the files is ");
-  list_names(problems,
-             unexpected,
-             missing,
-             " is no tensor of this " + config.model_type + " model",
+  list_names(problems, unexpected, missing, " is no tensor of this " + config.model_type + " model",
              "the nearest that is missing is ");
   problems.throw_if_any();
   return sources;
@@ -189,8 +182,7 @@ class Loader {
 
   bool is_quantized(const std::string& path) const {
     return quant_ && path != kHead &&
-           std::none_of(quant_->skip_modules.begin(),
-                        quant_->skip_modules.end(),
+           std::none_of(quant_->skip_modules.begin(), quant_->skip_modules.end(),
                         [&](const std::string& pattern) { return matches(path, pattern); });
   }
 
@@ -222,9 +214,7 @@ void check_options(const LoadOptions& options) {
   if (!options.dtype) return;
   LORAPP_CHECK(*options.dtype == torch::kFloat32 || *options.dtype == torch::kBFloat16 ||
                    *options.dtype == torch::kFloat16,
-               kOp,
-               "LoadOptions::dtype is ",
-               *options.dtype,
+               kOp, "LoadOptions::dtype is ", *options.dtype,
                "; expected float32, bfloat16 or float16");
 }
 

@@ -80,10 +80,8 @@ const Architecture* find_architecture(const json& file, Problems& problems) {
     }
     std::string found;
     for (const std::string& name : *names) found += (found.empty() ? "" : ", ") + name;
-    problems.add("the architecture ",
-                 found.empty() ? "[]" : found,
-                 " is not supported; supported: ",
-                 supported_architectures());
+    problems.add("the architecture ", found.empty() ? "[]" : found,
+                 " is not supported; supported: ", supported_architectures());
     return nullptr;
   }
   const Architecture* architecture = architecture_of_type(*type);
@@ -138,8 +136,7 @@ std::optional<QuantConfig> read_quantization(const json& file, Problems& problem
   const std::string method =
       detail::get_string_or(*section, "quant_method", problems, "bitsandbytes");
   if (method != "bitsandbytes") {
-    problems.add("quantization_config: the quant_method \"",
-                 method,
+    problems.add("quantization_config: the quant_method \"", method,
                  "\" is not supported; supported: bitsandbytes (4-bit)");
     return std::nullopt;
   }
@@ -171,12 +168,8 @@ void check_layer_types(const json& file, const ModelConfig& config, Problems& pr
   const std::string expected = config.sliding_window ? "sliding_attention" : "full_attention";
   for (const std::string& type : *types) {
     if (type == expected) continue;
-    problems.add("layer_types has \"",
-                 type,
-                 "\"; every layer of this ",
-                 config.model_type,
-                 " model has ",
-                 expected);
+    problems.add("layer_types has \"", type, "\"; every layer of this ", config.model_type,
+                 " model has ", expected);
     return;
   }
 }
@@ -220,22 +213,16 @@ void check_values(const ModelConfig& c, Problems& problems) {
                      in_range("num_key_value_heads", c.num_key_value_heads, kMaxHeads);
   const bool head = !c.head_dim || in_range("head_dim", *c.head_dim, kMaxHeads);
   if (sizes && c.num_attention_heads % c.num_key_value_heads != 0) {
-    problems.add("num_attention_heads (",
-                 c.num_attention_heads,
-                 ") is not a multiple of num_key_value_heads (",
-                 c.num_key_value_heads,
-                 ")");
+    problems.add("num_attention_heads (", c.num_attention_heads,
+                 ") is not a multiple of num_key_value_heads (", c.num_key_value_heads, ")");
   }
   const bool needs_multiple = !c.head_dim || c.model_type == "llama";
   if (sizes && needs_multiple && c.hidden_size % c.num_attention_heads != 0) {
-    problems.add("hidden_size (",
-                 c.hidden_size,
-                 ") is not a multiple of num_attention_heads (",
-                 c.num_attention_heads,
-                 ")");
+    problems.add("hidden_size (", c.hidden_size, ") is not a multiple of num_attention_heads (",
+                 c.num_attention_heads, ")");
   } else if (sizes && head && c.head_size() % 2 != 0) {
-    problems.add(
-        "a head has ", c.head_size(), " dimensions; rotary embedding needs an even number");
+    problems.add("a head has ", c.head_size(),
+                 " dimensions; rotary embedding needs an even number");
   }
   if (c.hidden_act != "silu" && c.hidden_act != "swish") {
     problems.add("hidden_act is \"", c.hidden_act, "\"; supported: silu");
@@ -250,13 +237,13 @@ void check_values(const ModelConfig& c, Problems& problems) {
   }
   const Architecture* architecture = architecture_of_type(c.model_type);
   if (architecture == nullptr) {
-    problems.add(
-        "the model_type \"", c.model_type, "\" is not supported; supported: llama, mistral");
+    problems.add("the model_type \"", c.model_type,
+                 "\" is not supported; supported: llama, mistral");
     return;
   }
   if (!architecture->has_biases && (c.attention_bias || c.mlp_bias)) {
-    problems.add(
-        "a ", c.model_type, " model has no biases: attention_bias and mlp_bias must be false");
+    problems.add("a ", c.model_type,
+                 " model has no biases: attention_bias and mlp_bias must be false");
   }
   if (!architecture->has_sliding_window && c.sliding_window) {
     problems.add("a ", c.model_type, " model has no sliding window: sliding_window must be null");
@@ -283,21 +270,15 @@ ModelConfig ModelConfig::from_file(const std::filesystem::path& path) {
   // A field that is null and one that is absent differ here, in transformers too.
   const bool kv_given = file.contains("num_key_value_heads");
   c.num_key_value_heads = detail::get_int_or(
-      file,
-      "num_key_value_heads",
-      problems,
+      file, "num_key_value_heads", problems,
       kv_given ? c.num_attention_heads
                : architecture->num_key_value_heads.value_or(c.num_attention_heads),
-      1,
-      kMaxHeads);
+      1, kMaxHeads);
   c.head_dim = detail::find_int(file, "head_dim", problems, 1, kMaxHeads);
   c.hidden_act = detail::get_string_or(file, "hidden_act", problems, "silu");
-  c.max_position_embeddings = detail::get_int_or(file,
-                                                 "max_position_embeddings",
-                                                 problems,
-                                                 architecture->max_position_embeddings,
-                                                 1,
-                                                 kMaxPositions);
+  c.max_position_embeddings =
+      detail::get_int_or(file, "max_position_embeddings", problems,
+                         architecture->max_position_embeddings, 1, kMaxPositions);
   c.initializer_range = detail::get_double_or(file, "initializer_range", problems, 0.02, 0.0, 1.0);
   c.rms_norm_eps = detail::get_double_or(file, "rms_norm_eps", problems, 1e-6, 0.0, 1.0);
   c.rope_theta = read_rope(file, problems);
@@ -320,9 +301,7 @@ ModelConfig ModelConfig::from_file(const std::filesystem::path& path) {
 }
 
 ModelConfig ModelConfig::from_pretrained(const std::filesystem::path& dir) {
-  LORAPP_CHECK(std::filesystem::is_directory(dir),
-               kOp,
-               dir.string(),
+  LORAPP_CHECK(std::filesystem::is_directory(dir), kOp, dir.string(),
                ": not a folder; expected a model folder with config.json");
   ModelConfig config = from_file(dir / "config.json");
   const std::filesystem::path generation = dir / "generation_config.json";
@@ -347,10 +326,9 @@ void ModelConfig::save(const std::filesystem::path& path) const {
       {"architectures", architectures},
       {"attention_dropout", 0.0},
       {"bos_token_id", nullable(bos_token_id)},
-      {"eos_token_id",
-       eos_token_id.size() == 1 ? json(eos_token_id.front())
-       : eos_token_id.empty()   ? json(nullptr)
-                                : json(eos_token_id)},
+      {"eos_token_id", eos_token_id.size() == 1 ? json(eos_token_id.front())
+                       : eos_token_id.empty()   ? json(nullptr)
+                                                : json(eos_token_id)},
       {"head_dim", head_size()},
       {"hidden_act", hidden_act},
       {"hidden_size", hidden_size},

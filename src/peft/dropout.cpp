@@ -14,10 +14,7 @@ namespace {
 constexpr std::int64_t kGrainSize = 16384;  // even: a pair of elements shares one hash
 
 torch::Tensor apply_mask(const torch::Tensor& x, double p, std::uint64_t seed) {
-  LORAPP_CHECK(x.is_floating_point(),
-               "dropout",
-               "input has the type ",
-               x.scalar_type(),
+  LORAPP_CHECK(x.is_floating_point(), "dropout", "input has the type ", x.scalar_type(),
                "; expected a floating type");
   // On another device the mask is made here and moved: correct everywhere, fast on the CPU.
   const torch::Tensor source = x.is_cpu() ? x.contiguous() : torch::Tensor();
@@ -59,11 +56,9 @@ struct SeededDropout : torch::autograd::Function<SeededDropout> {
 
   static torch::autograd::tensor_list backward(torch::autograd::AutogradContext* context,
                                                torch::autograd::tensor_list gradients) {
-    return {apply_mask(gradients[0],
-                       context->saved_data["p"].toDouble(),
+    return {apply_mask(gradients[0], context->saved_data["p"].toDouble(),
                        static_cast<std::uint64_t>(context->saved_data["seed"].toInt())),
-            torch::Tensor(),
-            torch::Tensor()};
+            torch::Tensor(), torch::Tensor()};
   }
 };
 

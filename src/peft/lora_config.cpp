@@ -97,8 +97,7 @@ LoraInit read_init(const json& object, Problems& problems) {
   if (value == nullptr || *value == true) return LoraInit::kaiming;
   if (*value == "gaussian") return LoraInit::gaussian;
   if (*value == false) return LoraInit::random;
-  problems.add("init_lora_weights is ",
-               detail::describe(*value),
+  problems.add("init_lora_weights is ", detail::describe(*value),
                "; supported are true, false and \"gaussian\"");
   return LoraInit::kaiming;
 }
@@ -243,10 +242,10 @@ LoraConfig LoraConfig::from_file(const std::filesystem::path& path) {
   config.base_model_name_or_path =
       detail::get_string_or(object, "base_model_name_or_path", problems, "");
   config.init_lora_weights = read_init(object, problems);
-  read_names(
-      object, "target_modules", config.target_modules, config.target_modules_regex, problems);
-  read_names(
-      object, "exclude_modules", config.exclude_modules, config.exclude_modules_regex, problems);
+  read_names(object, "target_modules", config.target_modules, config.target_modules_regex,
+             problems);
+  read_names(object, "exclude_modules", config.exclude_modules, config.exclude_modules_regex,
+             problems);
   if (config.target_modules.empty() && !config.target_modules_regex) {
     config.target_modules = {"q_proj", "v_proj"};  // PEFT's default for Llama and Mistral
   }

@@ -57,9 +57,8 @@ void check_same_in_both_dialects(const std::string& expression) {
 }
 
 bool is_number(std::string_view part) {
-  return !part.empty() && std::all_of(part.begin(), part.end(), [](unsigned char c) {
-    return std::isdigit(c) != 0;
-  });
+  return !part.empty() && std::all_of(part.begin(), part.end(),
+                                      [](unsigned char c) { return std::isdigit(c) != 0; });
 }
 
 std::vector<std::string_view> split_path(std::string_view path) {
@@ -73,9 +72,8 @@ std::vector<std::string_view> split_path(std::string_view path) {
 }
 
 bool any_name_matches(const std::string& path, const std::vector<std::string>& names) {
-  return std::any_of(names.begin(), names.end(), [&path](const std::string& name) {
-    return ends_with_name(path, name);
-  });
+  return std::any_of(names.begin(), names.end(),
+                     [&path](const std::string& name) { return ends_with_name(path, name); });
 }
 
 }  // namespace
@@ -101,10 +99,7 @@ bool ModulePattern::matches(const std::string& path) const {
 bool targets_all_linear(const LoraConfig& config) {
   if (config.target_modules.size() != 1) return false;
   const std::string& word = config.target_modules.front();
-  return std::equal(word.begin(),
-                    word.end(),
-                    kAllLinear.begin(),
-                    kAllLinear.end(),
+  return std::equal(word.begin(), word.end(), kAllLinear.begin(), kAllLinear.end(),
                     [](unsigned char a, unsigned char b) { return std::tolower(a) == b; });
 }
 
@@ -164,9 +159,9 @@ TargetMatch match_targets(const LoraConfig& config,
       if (!any_name_matches(path, names)) return false;
       if (config.layers_to_transform.empty()) return true;
       const auto index = layer_index(path, config.layers_pattern);
-      return index && std::find(config.layers_to_transform.begin(),
-                                config.layers_to_transform.end(),
-                                *index) != config.layers_to_transform.end();
+      return index &&
+             std::find(config.layers_to_transform.begin(), config.layers_to_transform.end(),
+                       *index) != config.layers_to_transform.end();
     };
   }
 

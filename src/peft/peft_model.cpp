@@ -47,13 +47,9 @@ void check_targets(const LoraConfig& config,
     for (const std::string& name : match.unmatched) {
       const std::vector<std::string> near =
           detail::nearest_names(name, name.find('.') == std::string::npos ? kinds : paths);
-      problems.add("no Linear layer of the model is named \"",
-                   name,
-                   "\"",
-                   near.empty() ? "" : "; did you mean ",
-                   detail::list_names(near),
-                   near.empty() ? "" : "?",
-                   available);
+      problems.add("no Linear layer of the model is named \"", name, "\"",
+                   near.empty() ? "" : "; did you mean ", detail::list_names(near),
+                   near.empty() ? "" : "?", available);
     }
   }
   if (problems.empty() && match.indices.empty()) {
@@ -62,8 +58,7 @@ void check_targets(const LoraConfig& config,
                            "\" matches no Linear layer of the model"
                      : std::string("exclude_modules, layers_to_transform and layers_pattern leave "
                                    "no Linear layer of the model"),
-                 available,
-                 paths.empty() ? "" : "; the first path is " + paths.front());
+                 available, paths.empty() ? "" : "; the first path is " + paths.front());
   }
   problems.throw_if_any();
 }
@@ -90,8 +85,8 @@ void PeftModel::attach(std::uint64_t seed, bool every_target_must_match) {
   std::vector<LinearImpl*> linears;
   std::ptrdiff_t head = -1;
   for_each_linear(*base_, [&](const std::string& path, LinearImpl& linear) {
-    LORAPP_CHECK(
-        linear.adapter() == nullptr, kOp, path, " has an adapter already; unload() it first");
+    LORAPP_CHECK(linear.adapter() == nullptr, kOp, path,
+                 " has an adapter already; unload() it first");
     LORAPP_CHECK(linear.has_weight(), kOp, path, " has no weight yet");
     // CausalLM's head is not inside the decoder, and its name is Hugging Face's.
     if (path == "lm_head") head = std::ssize(paths);
@@ -164,19 +159,15 @@ ParameterCounts PeftModel::trainable_parameters() const {
 void PeftModel::print_trainable_parameters(std::ostream& out) const {
   const ParameterCounts counts = trainable_parameters();
   std::array<char, 32> percent;
-  const auto end = std::to_chars(percent.data(),
-                                 percent.data() + percent.size(),
-                                 counts.percent(),
-                                 std::chars_format::fixed,
-                                 4);
+  const auto end = std::to_chars(percent.data(), percent.data() + percent.size(), counts.percent(),
+                                 std::chars_format::fixed, 4);
   out << "trainable params: " + with_commas(counts.trainable) +
              " || all params: " + with_commas(counts.all) +
              " || trainable%: " + std::string(percent.data(), end.ptr) + "\n";
 }
 
 void PeftModel::set_adapter_enabled(bool enabled) {
-  LORAPP_CHECK(!enabled || !is_merged(),
-               kOp,
+  LORAPP_CHECK(!enabled || !is_merged(), kOp,
                "the adapters are merged into the weights; unmerge() before enabling them");
   for (const AdaptedLayer& layer : layers_) layer.linear->set_adapter_enabled(enabled);
   enabled_ = enabled;

@@ -91,10 +91,7 @@ void PeftModel::load_adapter_weights(const std::filesystem::path& dir) {
     }
     const TensorInfo& info = file.info(name);
     if (tensor.sizes() != torch::IntArrayRef(info.shape)) {
-      problems.add(name,
-                   " has the shape ",
-                   shape_text(info.shape),
-                   "; expected ",
+      problems.add(name, " has the shape ", shape_text(info.shape), "; expected ",
                    shape_text(tensor.sizes()));
     }
     if (!is_float(info.dtype)) {

@@ -19,18 +19,10 @@ std::string joined(const std::vector<std::string>& names) {
 // The table of that name; `source` says in the message where the name came from.
 const kernels::KernelTable& usable_table(std::string_view name, std::string_view source) {
   const kernels::KernelTable* table = kernels::find_table(name);
-  LORAPP_CHECK(table != nullptr,
-               "isa",
-               source,
-               " names \"",
-               name,
+  LORAPP_CHECK(table != nullptr, "isa", source, " names \"", name,
                "\", which is not an instruction set of this build; available here: ",
                joined(available_isas()));
-  LORAPP_CHECK(kernels::can_run(*table),
-               "isa",
-               source,
-               " names ",
-               name,
+  LORAPP_CHECK(kernels::can_run(*table), "isa", source, " names ", name,
                ", which this CPU or operating system does not support; available here: ",
                joined(available_isas()));
   return *table;

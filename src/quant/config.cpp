@@ -22,11 +22,8 @@ std::ostream& operator<<(std::ostream& out, QuantType type) { return out << quan
 torch::Dtype resolve_compute_dtype(const std::optional<torch::Dtype>& requested,
                                    torch::Device device) {
   if (requested) {
-    LORAPP_CHECK(detail::is_compute_dtype(*requested),
-                 "quant_config",
-                 "compute_dtype is ",
-                 *requested,
-                 ", expected float32, bfloat16, float16 or float64");
+    LORAPP_CHECK(detail::is_compute_dtype(*requested), "quant_config", "compute_dtype is ",
+                 *requested, ", expected float32, bfloat16, float16 or float64");
     return *requested;
   }
   if (!device.is_cpu()) return torch::kBFloat16;

@@ -46,8 +46,7 @@ class Nf4LinearFn : public torch::autograd::Function<Nf4LinearFn> {
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     const at::Tensor& dy = grads[0];
-    LORAPP_CHECK(!dy.requires_grad(),
-                 kOp,
+    LORAPP_CHECK(!dy.requires_grad(), kOp,
                  "second derivatives are not supported: the gradient of a 4-bit linear was itself "
                  "asked to be differentiable (create_graph)");
     const auto holder = context->saved_data["saved"].toCapsule();
@@ -77,45 +76,26 @@ torch::Tensor linear_4bit(const torch::Tensor& x,
                           std::optional<torch::Dtype> compute_dtype) {
   LORAPP_CHECK(x.defined(), kOp, "x is an undefined tensor");
   LORAPP_CHECK(w.defined(), kOp, "the weight is empty");
-  LORAPP_CHECK(w.dim() == 2,
-               kOp,
-               "the weight has shape ",
-               at::IntArrayRef(w.shape()),
+  LORAPP_CHECK(w.dim() == 2, kOp, "the weight has shape ", at::IntArrayRef(w.shape()),
                ", expected [out_features, in_features]");
-  LORAPP_CHECK(detail::is_compute_dtype(x.scalar_type()),
-               kOp,
-               "x is ",
-               x.scalar_type(),
+  LORAPP_CHECK(detail::is_compute_dtype(x.scalar_type()), kOp, "x is ", x.scalar_type(),
                ", expected float32, bfloat16, float16 or float64");
-  LORAPP_CHECK(x.dim() >= 1 && x.size(-1) == w.size(1),
-               kOp,
-               "x has shape ",
-               x.sizes(),
-               ", expected [..., ",
-               w.size(1),
-               "] for a weight of shape ",
+  LORAPP_CHECK(x.dim() >= 1 && x.size(-1) == w.size(1), kOp, "x has shape ", x.sizes(),
+               ", expected [..., ", w.size(1), "] for a weight of shape ",
                at::IntArrayRef(w.shape()));
-  LORAPP_CHECK(
-      x.device() == w.device(), kOp, "x is on ", x.device(), ", the weight on ", w.device());
+  LORAPP_CHECK(x.device() == w.device(), kOp, "x is on ", x.device(), ", the weight on ",
+               w.device());
   const bool has_bias = bias && bias->defined();
   if (has_bias) {
-    LORAPP_CHECK(bias->dim() == 1 && bias->size(0) == w.size(0),
-                 kOp,
-                 "bias has shape ",
-                 bias->sizes(),
-                 ", expected [",
-                 w.size(0),
-                 "]");
-    LORAPP_CHECK(detail::is_compute_dtype(bias->scalar_type()),
-                 kOp,
-                 "bias is ",
-                 bias->scalar_type(),
-                 ", expected float32, bfloat16, float16 or float64");
-    LORAPP_CHECK(
-        bias->device() == x.device(), kOp, "bias is on ", bias->device(), ", x on ", x.device());
+    LORAPP_CHECK(bias->dim() == 1 && bias->size(0) == w.size(0), kOp, "bias has shape ",
+                 bias->sizes(), ", expected [", w.size(0), "]");
+    LORAPP_CHECK(detail::is_compute_dtype(bias->scalar_type()), kOp, "bias is ",
+                 bias->scalar_type(), ", expected float32, bfloat16, float16 or float64");
+    LORAPP_CHECK(bias->device() == x.device(), kOp, "bias is on ", bias->device(), ", x on ",
+                 x.device());
   }
-  return Nf4LinearFn::apply(
-      x, has_bias ? bias : std::nullopt, w, resolve_compute_dtype(compute_dtype, x.device()));
+  return Nf4LinearFn::apply(x, has_bias ? bias : std::nullopt, w,
+                            resolve_compute_dtype(compute_dtype, x.device()));
 }
 
 }  // namespace lorapp

@@ -29,10 +29,7 @@ kernels::Float float_type(at::ScalarType dtype) {
 }
 
 void check_on_cpu(const at::Device& device, const char* op) {
-  LORAPP_CHECK(!device.is_cuda() || cuda_available(),
-               op,
-               "a tensor is on ",
-               device,
+  LORAPP_CHECK(!device.is_cuda() || cuda_available(), op, "a tensor is on ", device,
                ", but lorapp was built without CUDA kernels; expected a tensor on the CPU");
   LORAPP_CHECK(device.is_cpu(), op, "a tensor is on ", device, ", expected a tensor on the CPU");
 }
@@ -63,9 +60,7 @@ void quantize_blocks(const at::Tensor& w,
   constexpr std::int64_t kNone = std::numeric_limits<std::int64_t>::max();
   std::atomic<std::int64_t> first_bad{kNone};
   at::parallel_for(
-      0,
-      blocks,
-      std::max<std::int64_t>(1, kGrainElements / blocksize),
+      0, blocks, std::max<std::int64_t>(1, kGrainElements / blocksize),
       [&](std::int64_t begin, std::int64_t end) {
         const std::int64_t offset = begin * blocksize;
         const std::int64_t bad = kernel.quantize_4bit({
@@ -84,14 +79,10 @@ void quantize_blocks(const at::Tensor& w,
       });
   const std::int64_t bad = first_bad.load();
   if (bad == kNone) return;
-  detail::fail("quantize_4bit",
-               detail::concat("the weight at ",
-                              position(bad, w.sizes()),
-                              " of ",
-                              w.sizes(),
-                              " is ",
-                              w.view({-1})[bad].to(at::kFloat).item<float>(),
-                              ", expected finite weights"));
+  detail::fail(
+      "quantize_4bit",
+      detail::concat("the weight at ", position(bad, w.sizes()), " of ", w.sizes(), " is ",
+                     w.view({-1})[bad].to(at::kFloat).item<float>(), ", expected finite weights"));
 }
 
 // Replaces the f32 absmax by 8-bit codes.
@@ -141,9 +132,7 @@ void detail::dequantize_range(const QuantizedTensor& w,
   const std::int64_t blocks = (numel + blocksize - 1) / blocksize;
   const auto* codes = w.codes().const_data_ptr<std::uint8_t>() + first_block * blocksize / 2;
   const std::int64_t out_size = out_type == kernels::Float::f32 ? 4 : 2;
-  at::parallel_for(0,
-                   blocks,
-                   std::max<std::int64_t>(1, kGrainElements / blocksize),
+  at::parallel_for(0, blocks, std::max<std::int64_t>(1, kGrainElements / blocksize),
                    [&](std::int64_t begin, std::int64_t end) {
                      float expanded[kChunkBlocks];
                      const std::int64_t step = w.is_nested() ? kChunkBlocks : end - begin;
@@ -182,20 +171,11 @@ void detail::dequantize_range(const QuantizedTensor& w,
 QuantizedTensor quantize_4bit(const torch::Tensor& w, const QuantConfig& config) {
   constexpr const char* kOp = "quantize_4bit";
   LORAPP_CHECK(w.defined(), kOp, "the weight is an undefined tensor");
-  LORAPP_CHECK(detail::is_quantizable(w.scalar_type()),
-               kOp,
-               "the weight is ",
-               w.scalar_type(),
+  LORAPP_CHECK(detail::is_quantizable(w.scalar_type()), kOp, "the weight is ", w.scalar_type(),
                ", expected float32, bfloat16 or float16");
-  LORAPP_CHECK(w.numel() > 0 && w.dim() > 0,
-               kOp,
-               "the weight has shape ",
-               w.sizes(),
+  LORAPP_CHECK(w.numel() > 0 && w.dim() > 0, kOp, "the weight has shape ", w.sizes(),
                ", expected at least one dimension and one element");
-  LORAPP_CHECK(detail::is_valid_blocksize(config.blocksize),
-               kOp,
-               "blocksize is ",
-               config.blocksize,
+  LORAPP_CHECK(detail::is_valid_blocksize(config.blocksize), kOp, "blocksize is ", config.blocksize,
                ", expected a power of two from 32 to 4096");
   check_on_cpu(w.device(), kOp);
 
@@ -223,10 +203,7 @@ torch::Tensor dequantize_4bit(const QuantizedTensor& w, std::optional<torch::Dty
   constexpr const char* kOp = "dequantize_4bit";
   LORAPP_CHECK(w.defined(), kOp, "the quantized tensor is empty");
   const at::ScalarType dtype = out.value_or(w.dtype());
-  LORAPP_CHECK(detail::is_compute_dtype(dtype),
-               kOp,
-               "the output dtype is ",
-               dtype,
+  LORAPP_CHECK(detail::is_compute_dtype(dtype), kOp, "the output dtype is ", dtype,
                ", expected float32, bfloat16, float16 or float64");
   check_on_cpu(w.device(), kOp);
   const at::ScalarType direct = detail::is_quantizable(dtype) ? dtype : at::kFloat;

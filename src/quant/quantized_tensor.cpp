@@ -26,8 +26,8 @@ void expect(Problems& problems,
             std::int64_t numel,
             const at::Device& device) {
   if (!tensor.defined() || tensor.scalar_type() != dtype || tensor.numel() != numel) {
-    problems.add(
-        what, " is ", described(tensor), ", expected ", dtype, " with ", numel, " elements");
+    problems.add(what, " is ", described(tensor), ", expected ", dtype, " with ", numel,
+                 " elements");
   } else if (tensor.device() != device) {
     problems.add(what, " is on ", tensor.device(), ", the codes are on ", device);
   } else {
@@ -37,7 +37,9 @@ void expect(Problems& problems,
 
 // A NaN or infinite scale would make a whole block NaN: say where it is.
 void expect_finite(Problems& problems, const char* what, const at::Tensor& tensor) {
-  if (!tensor.defined() || !tensor.device().is_cpu() || tensor.scalar_type() != at::kFloat || tensor.dim() != 1) return;
+  if (!tensor.defined() || !tensor.device().is_cpu() || tensor.scalar_type() != at::kFloat ||
+      tensor.dim() != 1)
+    return;
   const float* values = tensor.const_data_ptr<float>();
   for (std::int64_t i = 0; i < tensor.numel(); ++i) {
     if (std::isfinite(values[i])) continue;
@@ -81,12 +83,8 @@ QuantizedTensor QuantizedTensor::from_parts(Parts parts, std::string_view name) 
     if (parts.nested_blocksize < 1) {
       problems.add("nested_blocksize is ", parts.nested_blocksize, ", expected at least 1");
     } else {
-      expect(problems,
-             "nested_absmax",
-             parts.nested_absmax,
-             at::kFloat,
-             ceil_div(blocks, parts.nested_blocksize),
-             device);
+      expect(problems, "nested_absmax", parts.nested_absmax, at::kFloat,
+             ceil_div(blocks, parts.nested_blocksize), device);
       expect_finite(problems, "nested_absmax", parts.nested_absmax);
     }
     expect(problems, "nested_quant_map", parts.nested_code, at::kFloat, 256, device);
@@ -122,11 +120,8 @@ std::int64_t QuantizedTensor::nbytes() const {
 QuantizedTensor QuantizedTensor::to(torch::Device device) const {
   LORAPP_CHECK(defined(), "quantized_tensor", "to(", device, "): the tensor is empty");
   QuantizedTensor moved = *this;
-  for (at::Tensor* tensor : {&moved.parts_.codes,
-                             &moved.parts_.absmax,
-                             &moved.parts_.code,
-                             &moved.parts_.nested_absmax,
-                             &moved.parts_.nested_code}) {
+  for (at::Tensor* tensor : {&moved.parts_.codes, &moved.parts_.absmax, &moved.parts_.code,
+                             &moved.parts_.nested_absmax, &moved.parts_.nested_code}) {
     if (tensor->defined()) *tensor = tensor->to(device);
   }
   return moved;

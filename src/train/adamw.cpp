@@ -200,13 +200,8 @@ void AdamW::load(const std::filesystem::path& path) {
       problems.add("missing ", name);
     } else if (file.info(name).dtype != "F32" ||
                tensor.sizes() != torch::IntArrayRef(file.info(name).shape)) {
-      problems.add(name,
-                   " is ",
-                   file.info(name).dtype,
-                   " ",
-                   torch::IntArrayRef(file.info(name).shape),
-                   "; expected F32 ",
-                   tensor.sizes());
+      problems.add(name, " is ", file.info(name).dtype, " ",
+                   torch::IntArrayRef(file.info(name).shape), "; expected F32 ", tensor.sizes());
     }
   }
   for (const std::string& name : file.names()) {

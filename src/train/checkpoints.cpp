@@ -51,10 +51,8 @@ void load_plain_weights(CausalLM& model, const std::filesystem::path& dir) {
     if (!file.contains(parameter.key())) {
       problems.add("missing ", parameter.key());
     } else if (torch::IntArrayRef(file.info(parameter.key()).shape) != parameter.value().sizes()) {
-      problems.add(parameter.key(),
-                   " has the shape ",
-                   torch::IntArrayRef(file.info(parameter.key()).shape),
-                   "; expected ",
+      problems.add(parameter.key(), " has the shape ",
+                   torch::IntArrayRef(file.info(parameter.key()).shape), "; expected ",
                    parameter.value().sizes());
     }
   }
@@ -79,11 +77,9 @@ void check_same_plan(const TrainingArguments& then,
   const auto compare = [&problems](const char* name, auto before, auto after) {
     if (before != after) problems.add(name, " was ", before, " and is now ", after);
   };
-  compare("per_device_train_batch_size",
-          then.per_device_train_batch_size,
+  compare("per_device_train_batch_size", then.per_device_train_batch_size,
           now.per_device_train_batch_size);
-  compare("gradient_accumulation_steps",
-          then.gradient_accumulation_steps,
+  compare("gradient_accumulation_steps", then.gradient_accumulation_steps,
           now.gradient_accumulation_steps);
   compare("seed", then.seed, now.seed);
   compare("shuffle", then.shuffle, now.shuffle);
@@ -112,18 +108,11 @@ std::filesystem::path find_checkpoint(const std::filesystem::path& resume,
                                       const std::filesystem::path& output_dir) {
   if (resume == "last") {
     const auto checkpoints = list_checkpoints(output_dir);
-    LORAPP_CHECK(!checkpoints.empty(),
-                 kOp,
-                 "there is no checkpoint to resume from in ",
-                 output_dir.string(),
-                 "; expected a folder ",
-                 kFolderPrefix,
-                 "<step>");
+    LORAPP_CHECK(!checkpoints.empty(), kOp, "there is no checkpoint to resume from in ",
+                 output_dir.string(), "; expected a folder ", kFolderPrefix, "<step>");
     return checkpoints.back();
   }
-  LORAPP_CHECK(std::filesystem::is_directory(resume),
-               kOp,
-               resume.string(),
+  LORAPP_CHECK(std::filesystem::is_directory(resume), kOp, resume.string(),
                " is not a checkpoint folder; expected a folder, or the word last");
   return without_trailing_slash(resume);
 }
@@ -137,25 +126,21 @@ std::vector<std::pair<std::string, torch::Tensor>> trained_parameters(CausalLM& 
         parameters.emplace_back(parameter.key(), parameter.value());
       }
     }
-    LORAPP_CHECK(!parameters.empty(),
-                 "trainer",
+    LORAPP_CHECK(!parameters.empty(), "trainer",
                  "the model has no parameter that requires "
                  "gradients; attach adapters to it or unfreeze it");
     return parameters;
   }
 
-  LORAPP_CHECK(!adapted->is_merged() && adapted->adapter_enabled(),
-               "trainer",
-               "the adapters of the model are ",
-               adapted->is_merged() ? "merged" : "switched off",
+  LORAPP_CHECK(!adapted->is_merged() && adapted->adapter_enabled(), "trainer",
+               "the adapters of the model are ", adapted->is_merged() ? "merged" : "switched off",
                ", so they would not train");
   std::set<const void*> saved;
   for (const auto& [name, tensor] : adapted->adapter_state()) {
     saved.insert(tensor.unsafeGetTensorImpl());
     if (tensor.requires_grad()) parameters.emplace_back(name, tensor);
   }
-  LORAPP_CHECK(!parameters.empty(),
-               "trainer",
+  LORAPP_CHECK(!parameters.empty(), "trainer",
                "the adapters of the model are frozen; load them "
                "with is_trainable to train them");
   Problems problems("trainer", "the model");
@@ -202,25 +187,17 @@ LoadedCheckpoint load_checkpoint(const std::filesystem::path& dir,
   LoadedCheckpoint loaded;
   loaded.state = TrainerState::from_file(dir / kStateName);
   loaded.progress = TrainingProgress::from_file(dir / kProgressName);
-  check_same_plan(
-      TrainingArguments::from_file(dir / kArgumentsName), args, loaded.progress, num_examples, dir);
+  check_same_plan(TrainingArguments::from_file(dir / kArgumentsName), args, loaded.progress,
+                  num_examples, dir);
   if (auto* adapted = dynamic_cast<PeftModel*>(&model)) {
     adapted->load_adapter_weights(dir);
   } else {
     load_plain_weights(model, dir);
   }
   optimizer.load(dir / kOptimizerName);
-  LORAPP_CHECK(optimizer.num_steps() == loaded.state.global_step,
-               kOp,
-               dir.string(),
-               ": ",
-               kOptimizerName,
-               " has done ",
-               optimizer.num_steps(),
-               " steps but ",
-               kStateName,
-               " says ",
-               loaded.state.global_step);
+  LORAPP_CHECK(optimizer.num_steps() == loaded.state.global_step, kOp, dir.string(), ": ",
+               kOptimizerName, " has done ", optimizer.num_steps(), " steps but ", kStateName,
+               " says ", loaded.state.global_step);
   return loaded;
 }
 

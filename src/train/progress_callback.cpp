@@ -49,16 +49,12 @@ void ProgressCallback::draw_bar(const TrainerState& state) {
   const int filled = std::clamp(static_cast<int>(share * kBarWidth), 0, kBarWidth);
   std::string bar;
   for (int i = 0; i < kBarWidth; ++i) bar += i < filled ? "█" : "░";
-  std::string line = fmt::format("{}{} step {}/{}  epoch {:.2f}",
-                                 kClearLine,
-                                 bar,
-                                 state.global_step,
-                                 state.max_steps,
-                                 state.epoch);
+  std::string line = fmt::format("{}{} step {}/{}  epoch {:.2f}", kClearLine, bar,
+                                 state.global_step, state.max_steps, state.epoch);
   if (has_loss_) line += fmt::format("  loss {:.4f}  lr {:.2e}", loss_, learning_rate_);
   if (state.global_step > first_step_) {
-    line += fmt::format(
-        "  {:.0f} tokens/s  {} left", tokens_per_second(state), duration_text(seconds_left(state)));
+    line += fmt::format("  {:.0f} tokens/s  {} left", tokens_per_second(state),
+                        duration_text(seconds_left(state)));
   }
   out_ << line << std::flush;
 }
@@ -99,17 +95,12 @@ void ProgressCallback::on_log(const TrainingArguments&,
     if (is_terminal_) {
       draw_bar(state);
     } else {
-      print_line(fmt::format("step {}/{}  epoch {:.2f}  loss {:.4f}  grad norm {:.4f}  lr {:.3e}  "
-                             "{:.0f} tokens/s  {} left",
-                             state.global_step,
-                             state.max_steps,
-                             state.epoch,
-                             loss_,
-                             entry.at("grad_norm"),
-                             learning_rate_,
-                             tokens_per_second(state),
-                             duration_text(seconds_left(state))),
-                 state);
+      print_line(
+          fmt::format("step {}/{}  epoch {:.2f}  loss {:.4f}  grad norm {:.4f}  lr {:.3e}  "
+                      "{:.0f} tokens/s  {} left",
+                      state.global_step, state.max_steps, state.epoch, loss_, entry.at("grad_norm"),
+                      learning_rate_, tokens_per_second(state), duration_text(seconds_left(state))),
+          state);
     }
   } else if (const auto eval = entry.find("eval_loss"); eval != entry.end()) {
     print_line(fmt::format("step {}  evaluation loss {:.4f}", state.global_step, eval->second),

@@ -99,12 +99,7 @@ TrainerState TrainerState::from_file(const std::filesystem::path& path) {
         if (item.value().is_number()) {
           entry[item.key()] = item.value().get<double>();
         } else {
-          problems.add("log_history[",
-                       i,
-                       "].",
-                       item.key(),
-                       " is ",
-                       detail::describe(item.value()),
+          problems.add("log_history[", i, "].", item.key(), " is ", detail::describe(item.value()),
                        "; expected a number");
         }
       }

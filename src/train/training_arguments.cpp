@@ -173,8 +173,8 @@ void TrainingArguments::validate() const {
   positive("power", kwargs.power);
   not_negative("lr_end", kwargs.lr_end);
   if (lr_scheduler_type == SchedulerType::polynomial && !(kwargs.lr_end < learning_rate)) {
-    problems.add(
-        "lr_end is ", kwargs.lr_end, "; expected less than learning_rate, ", learning_rate);
+    problems.add("lr_end is ", kwargs.lr_end, "; expected less than learning_rate, ",
+                 learning_rate);
   }
   problems.throw_if_any();
 }
@@ -183,17 +183,11 @@ void TrainingArguments::check_output_dir() const {
   std::error_code error;
   const std::filesystem::path dir = output_dir;
   if (!std::filesystem::exists(dir, error)) return;
-  LORAPP_CHECK(std::filesystem::is_directory(dir, error),
-               kOp,
-               "output_dir ",
-               output_dir,
+  LORAPP_CHECK(std::filesystem::is_directory(dir, error), kOp, "output_dir ", output_dir,
                " exists and is not a folder");
   const bool empty = std::filesystem::is_empty(dir, error);
   LORAPP_CHECK(!error, kOp, "cannot read output_dir ", output_dir, ": ", error.message());
-  LORAPP_CHECK(empty || overwrite_output_dir,
-               kOp,
-               "output_dir ",
-               output_dir,
+  LORAPP_CHECK(empty || overwrite_output_dir, kOp, "output_dir ", output_dir,
                " is not empty; set overwrite_output_dir to replace what is there, "
                "resume_from_checkpoint to continue, or choose another folder");
 }

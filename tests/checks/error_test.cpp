@@ -37,7 +37,8 @@ TEST_SUITE("error") {
     Problems two("file", "a.json");
     two.add("first");
     two.add("second");
-    CHECK_THROWS_WITH_AS(two.throw_if_any(), "[file] a.json: 2 problems\n  1. first\n  2. second", Error);
+    CHECK_THROWS_WITH_AS(two.throw_if_any(), "[file] a.json: 2 problems\n  1. first\n  2. second",
+                         Error);
   }
 
   TEST_CASE("Problems stops listing after twenty and says how many are left") {

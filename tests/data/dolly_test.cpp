@@ -44,11 +44,9 @@ TEST_SUITE("data") {
         R"({"instruction": "i1", "context": "c1", "response": "r1", "category": "open_qa"})";
     const std::string b =
         R"({"instruction": "i2", "context": null, "response": "r2 \u00e9\ud83d\ude00", "other": [1]})";
-    for (const std::string& content : {a + "\n" + b,
-                                       a + "\r\n" + b + "\r\n",
-                                       "\xef\xbb\xbf" + a + "\n" + b + "\n",
-                                       "[" + a + ", " + b + "]",
-                                       "\xef\xbb\xbf \n[\n" + a + ",\n" + b + "\n]\n"}) {
+    for (const std::string& content :
+         {a + "\n" + b, a + "\r\n" + b + "\r\n", "\xef\xbb\xbf" + a + "\n" + b + "\n",
+          "[" + a + ", " + b + "]", "\xef\xbb\xbf \n[\n" + a + ",\n" + b + "\n]\n"}) {
       CAPTURE(content);
       const auto rows = DollyDataset::from_file(folder.write("rows", content));
       REQUIRE(rows.size() == 2);
@@ -108,18 +106,12 @@ TEST_SUITE("data") {
     CAPTURE(message);
     CHECK(contains(message, "rows.jsonl: 12 problems"));
     for (const char* part :
-         {"line 2: is empty",
-          "line 3: is not JSON",
-          "line 4: instruction is empty",
+         {"line 2: is empty", "line 3: is not JSON", "line 4: instruction is empty",
           "line 5: instruction is missing",
           "line 6: instruction is 7, expected a string; response is null, expected a string",
           "line 7: context is a list of 2, expected a string; category is 3",
-          "line 8: is a list of 2, expected an object",
-          "line 9: is empty",
-          "line 10: is not JSON",
-          "found \"not json\"",
-          "line 11: is not JSON",
-          "line 12: is not JSON",
+          "line 8: is a list of 2, expected an object", "line 9: is empty", "line 10: is not JSON",
+          "found \"not json\"", "line 11: is not JSON", "line 12: is not JSON",
           "line 13: is not JSON"}) {
       CAPTURE(part);
       CHECK(contains(message, part));

@@ -24,10 +24,8 @@ const Instruction kRow{
 
 std::vector<int64_t> scored(const Example& example) {
   std::vector<int64_t> ids;
-  std::copy_if(
-      example.labels.begin(), example.labels.end(), std::back_inserter(ids), [](int64_t label) {
-        return label != kIgnoreLabel;
-      });
+  std::copy_if(example.labels.begin(), example.labels.end(), std::back_inserter(ids),
+               [](int64_t label) { return label != kIgnoreLabel; });
   return ids;
 }
 
@@ -69,16 +67,15 @@ TEST_SUITE("data") {
   TEST_CASE("labels: a token that lies on both sides of the response's beginning is scored") {
     // No space and no line end between: sentencepiece may join the last letter of the prompt to the
     // response.
-    const auto joined = PromptTemplate::from_strings(
-        "joined", "{context}{instruction}th{response}", "{instruction}th{response}");
+    const auto joined = PromptTemplate::from_strings("joined", "{context}{instruction}th{response}",
+                                                     "{instruction}th{response}");
     const Instruction row{.instruction = "stand near ", .response = "e river"};
     const RenderedPrompt prompt = joined.render(row);
     const auto encoding = tokenizer().encode_with_spans(prompt.text, false);
     const std::size_t begin = prompt.response_spans.front().begin;
     const auto across =
-        std::find_if(encoding.spans.begin(), encoding.spans.end(), [&](const auto& span) {
-          return span.first < begin && begin < span.second;
-        });
+        std::find_if(encoding.spans.begin(), encoding.spans.end(),
+                     [&](const auto& span) { return span.first < begin && begin < span.second; });
     REQUIRE(across != encoding.spans.end());
     const auto index = static_cast<std::size_t>(across - encoding.spans.begin());
     const Example example = make(row, {.train_on_inputs = false}, joined);
@@ -102,8 +99,8 @@ TEST_SUITE("data") {
         make_example(tokenizer(), PromptTemplate::alpaca().render(kRow), {.max_length = length});
     CHECK(exact.example == whole);
     CHECK_FALSE(exact.cut);
-    const auto shorter = make_example(
-        tokenizer(), PromptTemplate::alpaca().render(kRow), {.max_length = length - 1});
+    const auto shorter = make_example(tokenizer(), PromptTemplate::alpaca().render(kRow),
+                                      {.max_length = length - 1});
     CHECK(shorter.cut);
     CHECK(shorter.example.ids == std::vector<int64_t>(whole.ids.begin(), whole.ids.end() - 1));
     CHECK(shorter.example.labels ==
@@ -137,10 +134,9 @@ TEST_SUITE("data") {
     REQUIRE(tokenized.size() == 300);
     int64_t tokens = 0, labels = 0, cut = 0;
     for (int64_t i = 0; i < tokenized.size(); ++i) {
-      const auto want =
-          make_example(tokenizer(),
-                       PromptTemplate::mistral_instruct().render(rows[static_cast<std::size_t>(i)]),
-                       options);
+      const auto want = make_example(
+          tokenizer(), PromptTemplate::mistral_instruct().render(rows[static_cast<std::size_t>(i)]),
+          options);
       CHECK(tokenized.get(i) == want.example);
       tokens += static_cast<int64_t>(want.example.ids.size());
       labels += static_cast<int64_t>(scored(want.example).size());
@@ -160,24 +156,23 @@ TEST_SUITE("data") {
     }
     const auto dataset = DollyDataset::from_rows(rows);
     const std::string message = error_of([&] {
-      (void)dataset.shuffle(1).tokenize(tokenizer(),
-                                        PromptTemplate::mistral_instruct(),
+      (void)dataset.shuffle(1).tokenize(tokenizer(), PromptTemplate::mistral_instruct(),
                                         {.max_length = 60, .train_on_inputs = false});
     });
     CAPTURE(message);
     CHECK(contains(message, "6 examples have no token left to learn from within max_length 60"));
     CHECK(contains(message, "rows 3, 7-9, 30, 31"));
     CHECK(contains(message, "raise max_length"));
-    CHECK_NOTHROW((void)dataset.tokenize(
-        tokenizer(), PromptTemplate::mistral_instruct(), {.max_length = 60}));
+    CHECK_NOTHROW((void)dataset.tokenize(tokenizer(), PromptTemplate::mistral_instruct(),
+                                         {.max_length = 60}));
     CHECK(contains(error_of([&] {
-                     (void)dataset.tokenize(
-                         tokenizer(), PromptTemplate::alpaca(), {.max_length = 1});
+                     (void)dataset.tokenize(tokenizer(), PromptTemplate::alpaca(),
+                                            {.max_length = 1});
                    }),
                    "40 examples"));
     CHECK(contains(error_of([&] {
-                     (void)dataset.tokenize(
-                         tokenizer(), PromptTemplate::alpaca(), {.max_length = 0});
+                     (void)dataset.tokenize(tokenizer(), PromptTemplate::alpaca(),
+                                            {.max_length = 0});
                    }),
                    "max_length is 0"));
   }

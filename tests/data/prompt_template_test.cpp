@@ -102,16 +102,10 @@ TEST_SUITE("data") {
   TEST_CASE("template: one message lists every problem of a file") {
     const std::string message = from_json(
         R"({"prompt_with_context": "{instruction} {respones} {response} {instruction} {", "prompt_without_context": "{context} } {response} {response}", "extra": 1})");
-    for (const char* part : {"t.json",
-                             "unknown placeholder {respones}",
-                             "stands behind {response}",
-                             "a single '{'",
-                             "a single '}'",
-                             "has no {context}",
-                             "has no {instruction}",
-                             "2 times {response}",
-                             "is for rows without one",
-                             "unknown key \"extra\""}) {
+    for (const char* part :
+         {"t.json", "unknown placeholder {respones}", "stands behind {response}", "a single '{'",
+          "a single '}'", "has no {context}", "has no {instruction}", "2 times {response}",
+          "is for rows without one", "unknown key \"extra\""}) {
       CAPTURE(part);
       CAPTURE(message);
       CHECK(contains(message, part));

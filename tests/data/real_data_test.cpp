@@ -61,8 +61,7 @@ TEST_SUITE("data") {
       "themselves") {
     if (shared_data_missing()) return;
     sentencepiece::SentencePieceProcessor model;
-    REQUIRE(
-        model.Load(shared_data("tokenizers/mistral-v1/tokenizer.model").value().string()).ok());
+    REQUIRE(model.Load(shared_data("tokenizers/mistral-v1/tokenizer.model").value().string()).ok());
     const auto alpaca = PromptTemplate::alpaca();
     uint64_t hash = 0xcbf29ce484222325u;
     int differ = 0, changed = 0, badly_placed = 0;
@@ -102,8 +101,8 @@ TEST_SUITE("data") {
     CHECK(first.statistics().cut_examples > 0);
 
     const auto rows = dolly().take(300);
-    const auto responses = rows.tokenize(
-        mistral(), PromptTemplate::alpaca(), {.max_length = 1 << 20, .train_on_inputs = false});
+    const auto responses = rows.tokenize(mistral(), PromptTemplate::alpaca(),
+                                         {.max_length = 1 << 20, .train_on_inputs = false});
     int wrong = 0;
     for (int64_t i = 0; i < rows.size(); ++i) {
       std::vector<int64_t> scored;
@@ -136,8 +135,8 @@ TEST_SUITE("data") {
   TEST_CASE("real data: a batch of real examples holds each one's ids between its offsets") {
     if (shared_data_missing()) return;
     const auto examples = dolly().take(4).tokenize(mistral());
-    const std::vector<const Example*> pointers = {
-        &examples.get(0), &examples.get(1), &examples.get(2), &examples.get(3)};
+    const std::vector<const Example*> pointers = {&examples.get(0), &examples.get(1),
+                                                  &examples.get(2), &examples.get(3)};
     const Batch batch = collate(pointers);
     CHECK(batch.num_tokens() == examples.num_tokens());
     CHECK(batch.num_labels == examples.statistics().scored_tokens);

@@ -102,15 +102,10 @@ TEST_SUITE("data") {
       "additional_special_tokens": ["<ghost>"]})")
             .error();
     CAPTURE(message);
-    for (const char* part : {"bos_token is \"<none>\"",
-                             "eos_token is 3",
-                             "add_eos_token is \"yes\"",
-                             "\"x\"",
-                             "\"500\"",
-                             "\"<s>\" has id 501, but is known as id 1",
-                             "single_word",
-                             "\"503\"",
-                             "\"<ghost>\""}) {
+    for (const char* part :
+         {"bos_token is \"<none>\"", "eos_token is 3", "add_eos_token is \"yes\"", "\"x\"",
+          "\"500\"", "\"<s>\" has id 501, but is known as id 1", "single_word", "\"503\"",
+          "\"<ghost>\""}) {
       CAPTURE(part);
       CHECK(contains(message, part));
     }
@@ -162,11 +157,8 @@ TEST_SUITE("data") {
     const Tokenizer t = source.load();
     const TemporaryFolder target;
     t.save_pretrained(target / "new" / "folder");
-    for (const char* name : {"tokenizer.model",
-                             "tokenizer_config.json",
-                             "special_tokens_map.json",
-                             "tokenizer.json",
-                             "chat_template.jinja"}) {
+    for (const char* name : {"tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
+                             "tokenizer.json", "chat_template.jinja"}) {
       CAPTURE(name);
       CHECK(read_file(target / "new" / "folder" / name) == read_file(source.folder / name));
     }

@@ -35,8 +35,8 @@ std::string random_text(std::mt19937& random, bool valid) {
       "The",         " river", "house", " ", "  ", "\n",      "\t", "0",
       "42",          ".",      "é",     "ß", "日", "本",      "€",  "😀",
       "👩‍👧", "\x01",   "</s>",  "a", "z",  "e\u0301", "ﬁ",  "㎏"};
-  static const std::vector<std::string> broken = {
-      "\xff", "\xc3", "\xe2\x82", "\xf0\x9f\x98", "\x80"};
+  static const std::vector<std::string> broken = {"\xff", "\xc3", "\xe2\x82", "\xf0\x9f\x98",
+                                                  "\x80"};
   std::string text;
   for (int n = static_cast<int>(random() % 12); n > 0; --n) {
     text += !valid && random() % 4 == 0 ? broken[random() % broken.size()]

@@ -51,8 +51,7 @@ TEST_SUITE("generate") {
     const TemporaryFolder folder;
     folder.write("generation_config.json",
                  R"({"temperature": "hot", "top_p": 1.5, "eos_token_id": "two"})");
-    const std::string message =
-        error_of([&] { GenerationConfig::from_pretrained(folder.path()); });
+    const std::string message = error_of([&] { GenerationConfig::from_pretrained(folder.path()); });
     CHECK(contains(message, "temperature"));
     CHECK(contains(message, "top_p"));
     CHECK(contains(message, "eos_token_id"));

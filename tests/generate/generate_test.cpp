@@ -157,9 +157,8 @@ TEST_SUITE("generate") {
     ScriptedModel model = model_that_says(text, 2);
     std::vector<std::string> pieces;
     const GenerationResult result =
-        generate(model, tiny_tokenizer(), kPrompt, {}, [&](std::string_view piece) {
-          pieces.emplace_back(piece);
-        });
+        generate(model, tiny_tokenizer(), kPrompt, {},
+                 [&](std::string_view piece) { pieces.emplace_back(piece); });
     std::string joined;
     for (const std::string& piece : pieces) {
       CHECK((static_cast<unsigned char>(piece[0]) & 0xc0) !=
@@ -202,11 +201,7 @@ TEST_SUITE("generate") {
     std::atomic<bool> interrupt = false;
     int pieces = 0;
     const GenerationResult result = generate(
-        model,
-        tiny_tokenizer(),
-        kPrompt,
-        {},
-        [&](std::string_view) { interrupt = ++pieces == 2; },
+        model, tiny_tokenizer(), kPrompt, {}, [&](std::string_view) { interrupt = ++pieces == 2; },
         &interrupt);
     CHECK(result.finish_reason == FinishReason::interrupted);
     CHECK(pieces == 2);

@@ -29,9 +29,7 @@ TEST_SUITE("golden stories260K") {
       const auto prompt = want.at("prompt").get<std::string>();
       CAPTURE(prompt);
       const GenerationResult got =
-          generate(*model,
-                   tokenizer,
-                   prompt,
+          generate(*model, tokenizer, prompt,
                    {.max_new_tokens = golden.at("max_new_tokens").get<std::int64_t>()});
       CHECK(got.prompt_tokens == want.at("prompt_tokens").get<std::vector<std::int64_t>>());
       CHECK(got.tokens == want.at("tokens").get<std::vector<std::int64_t>>());

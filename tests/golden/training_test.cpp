@@ -99,8 +99,7 @@ TEST_SUITE("golden training") {
     const TokenizedDataset data =
         DollyDataset::from_jsonl(data_file)
             .take(options.at("--take"))
-            .tokenize(tokenizer,
-                      PromptTemplate::alpaca(),
+            .tokenize(tokenizer, PromptTemplate::alpaca(),
                       {.max_length = options.at("--max-length").get<std::int64_t>()});
     CHECK(data.size() == golden.at("num_examples").get<std::int64_t>());
     CHECK(data.num_tokens() == golden.at("num_tokens").get<std::int64_t>());

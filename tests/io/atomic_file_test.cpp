@@ -124,9 +124,8 @@ TEST_SUITE("atomic_file") {
     const TemporaryFolder folder;
     const fs::path path = folder.write("a.bin", "old");
     const int status =
-        status_with_file_limit(4096, "a.bin: cannot be written: File too large", [&] {
-          write_file_atomically(path, std::string(10000, 'x'));
-        });
+        status_with_file_limit(4096, "a.bin: cannot be written: File too large",
+                               [&] { write_file_atomically(path, std::string(10000, 'x')); });
     CHECK(status == 0);
     CHECK(read_file(path) == "old");
     CHECK(count_entries(folder.path()) == 1);
@@ -166,7 +165,8 @@ TEST_SUITE("atomic_file") {
       directory.commit();
     }
     CHECK(fs::exists(target / "first"));
-    CHECK(contains(error_of([&] { AtomicDirectory again(target); }), "out: the folder is not empty"));
+    CHECK(
+        contains(error_of([&] { AtomicDirectory again(target); }), "out: the folder is not empty"));
     {
       AtomicDirectory directory(target, AtomicDirectory::Existing::replace);
       write_file_atomically(directory.path() / "second", "2");

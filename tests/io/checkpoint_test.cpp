@@ -85,31 +85,28 @@ TEST_SUITE("checkpoint") {
       "f": "broken.safetensors"}})");
     const std::string message = open_error(folder.path());
     CHECK(contains(message, "5 problems"));
+    CHECK(contains(
+        message,
+        "tensor \"c\" should be in model-00002-of-00002.safetensors, which does not have it"));
+    CHECK(contains(
+        message,
+        "tensor \"b\" is in model-00002-of-00002.safetensors, but the index says model-00001"));
+    CHECK(contains(message,
+                   "tensor \"extra\" of model-00002-of-00002.safetensors is not in the index"));
     CHECK(
-        contains(message,
-            "tensor \"c\" should be in model-00002-of-00002.safetensors, which does not have it"));
-    CHECK(
-        contains(message,
-            "tensor \"b\" is in model-00002-of-00002.safetensors, but the index says model-00001"));
-    CHECK(contains(message, "tensor \"extra\" of model-00002-of-00002.safetensors is not in the index"));
-    CHECK(contains(message, "shard missing.safetensors is missing (2 tensors, the first is \"d\")"));
+        contains(message, "shard missing.safetensors is missing (2 tensors, the first is \"d\")"));
     CHECK(contains(message, "broken.safetensors: has 1 bytes"));
   }
 
   TEST_CASE("shard names that lead out of the folder are refused") {
     const TemporaryFolder folder;
     write_safetensors(folder / "outside.safetensors", {{"a", torch::ones({1})}});
-    for (const std::string name : {"../outside.safetensors",
-                                   "/etc/passwd",
-                                   "sub/x.safetensors",
-                                   "..",
-                                   "",
-                                   "x.bin",
-                                   "sub\\\\x.safetensors"}) {
+    for (const std::string name : {"../outside.safetensors", "/etc/passwd", "sub/x.safetensors",
+                                   "..", "", "x.bin", "sub\\\\x.safetensors"}) {
       folder.write("model/model.safetensors.index.json",
                    R"({"weight_map": {"a": ")" + name + "\"}}");
       CHECK_MESSAGE(contains(open_error(folder / "model"),
-                        "is not allowed; expected the name of a .safetensors file"),
+                             "is not allowed; expected the name of a .safetensors file"),
                     name);
     }
   }
@@ -127,7 +124,7 @@ TEST_SUITE("checkpoint") {
     CHECK(contains(index_error(R"({"weight_map": {}})"), "weight_map is empty"));
     CHECK(contains(index_error(R"({"weight_map": {"a": 1, "b": null}})"), "2 problems"));
     CHECK(contains(index_error(R"({"weight_map": {"a": "x.safetensors", "a": "x.safetensors"}})"),
-              "more than once"));
+                   "more than once"));
   }
 
   TEST_CASE("a folder without safetensors says what it holds, and a pickle how it is converted") {
@@ -140,7 +137,7 @@ TEST_SUITE("checkpoint") {
     CHECK(contains(message, "Python pickle"));
     CHECK(contains(message, "save_pretrained"));
     CHECK(contains(open_error(folder / "pytorch_model.bin"),
-              "expected a model folder, a .safetensors file"));
+                   "expected a model folder, a .safetensors file"));
     CHECK(contains(open_error(folder / "none"), "no such file or folder"));
     for (int i = 0; i < 20; ++i) folder.write("other/" + std::to_string(i), "");
     CHECK(contains(open_error(folder / "other"), "(20 files)"));

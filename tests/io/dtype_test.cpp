@@ -33,10 +33,11 @@ TEST_SUITE("dtype") {
 
   TEST_CASE("a packed, an unknown and a mis-spelled name are errors that say so") {
     CHECK(contains(error_of([] { parse_safetensors_dtype("F4"); }), "elements of 4 bits"));
-    CHECK(contains(error_of([] { parse_safetensors_dtype("bf16"); }), "'bf16' is no safetensors type"));
+    CHECK(contains(error_of([] { parse_safetensors_dtype("bf16"); }),
+                   "'bf16' is no safetensors type"));
     CHECK_THROWS_AS(safetensors_dtype_name(c10::ScalarType::QInt8), Error);
     CHECK(contains(error_of([] { parse_hf_dtype("BF16"); }),
-              "expected one of float32, bfloat16, float16"));
+                   "expected one of float32, bfloat16, float16"));
     CHECK_THROWS_AS(parse_hf_dtype(""), Error);
     CHECK_THROWS_AS(parse_hf_dtype("torch."), Error);
     CHECK_THROWS_AS(hf_dtype_name(c10::ScalarType::QInt8), Error);

@@ -67,13 +67,13 @@ TEST_SUITE("json_file") {
       "a missing file, a folder, a file beyond the bound and a wrong kind of document are errors") {
     const TemporaryFolder folder;
     folder.write("list.json", "[1]");
-    CHECK(
-        contains(error_of([&] { read_json_file(folder / "no.json", "op"); }), "no.json: no such file"));
+    CHECK(contains(error_of([&] { read_json_file(folder / "no.json", "op"); }),
+                   "no.json: no such file"));
     CHECK(contains(error_of([&] { read_json_file(folder.path(), "op"); }), "not a regular file"));
     CHECK(contains(error_of([&] { read_json_file(folder / "list.json", "op", 2); }),
-              "has 3 bytes; at most 2"));
+                   "has 3 bytes; at most 2"));
     CHECK(contains(error_of([&] { read_json_object(folder / "list.json", "op"); }),
-              "a list of 1; expected an object"));
+                   "a list of 1; expected an object"));
   }
 
   TEST_CASE("typed fields return what is there") {
@@ -108,25 +108,17 @@ TEST_SUITE("json_file") {
 
   TEST_CASE("a newer name wins over an older one, and a null one counts as absent") {
     Problems problems("op", "file.json");
-    CHECK(get_string(json{{"dtype", "a"}, {"torch_dtype", "b"}},
-                     {"dtype", "torch_dtype"},
+    CHECK(get_string(json{{"dtype", "a"}, {"torch_dtype", "b"}}, {"dtype", "torch_dtype"},
                      problems) == "a");
-    CHECK(get_string(json{{"dtype", nullptr}, {"torch_dtype", "b"}},
-                     {"dtype", "torch_dtype"},
+    CHECK(get_string(json{{"dtype", nullptr}, {"torch_dtype", "b"}}, {"dtype", "torch_dtype"},
                      problems) == "b");
     CHECK(problems.empty());
   }
 
   TEST_CASE(
       "every wrong field is one problem that names it, what was found and what was expected") {
-    const json object = {{"i", 2.0},
-                         {"r", 0},
-                         {"d", "x"},
-                         {"b", 1},
-                         {"s", {1}},
-                         {"l", {"x", 5}},
-                         {"o", 3},
-                         {"big", 18446744073709551615u},
+    const json object = {{"i", 2.0},    {"r", 0},        {"d", "x"}, {"b", 1},
+                         {"s", {1}},    {"l", {"x", 5}}, {"o", 3},   {"big", 18446744073709551615u},
                          {"e", {1, -2}}};
     Problems problems("op", "file.json");
     get_int(object, "i", problems);

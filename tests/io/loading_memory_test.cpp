@@ -56,16 +56,9 @@ void write_zero_model(const lorapp::test::TemporaryFolder& folder, const ModelCo
       bytes *= static_cast<std::uint64_t>(size);
       shape += (shape.empty() ? "" : ",") + std::to_string(size);
     }
-    header += lorapp::detail::concat(header.size() > 1 ? "," : "",
-                                     '"',
-                                     tensor.name,
-                                     R"(":{"dtype":"BF16","shape":[)",
-                                     shape,
-                                     R"(],"data_offsets":[)",
-                                     end,
-                                     ",",
-                                     end + bytes,
-                                     "]}");
+    header += lorapp::detail::concat(header.size() > 1 ? "," : "", '"', tensor.name,
+                                     R"(":{"dtype":"BF16","shape":[)", shape,
+                                     R"(],"data_offsets":[)", end, ",", end + bytes, "]}");
     end += bytes;
   }
   header += "}";
@@ -138,9 +131,7 @@ TEST_SUITE("loading_memory") {
     const pid_t child = ::fork();
     if (child == 0) {
       ::setenv(kFolderVariable, folder.path().c_str(), 1);
-      ::execl("/proc/self/exe",
-              "lorapp_test_io",
-              "--test-suite=loading_memory",
+      ::execl("/proc/self/exe", "lorapp_test_io", "--test-suite=loading_memory",
               static_cast<char*>(nullptr));
       ::_exit(127);
     }

@@ -30,8 +30,8 @@ std::string header_error(std::string_view json, std::uint64_t data_bytes) {
 
 // {"t": {"dtype": …}} with the fields given as JSON.
 std::string one(std::string_view dtype, std::string_view shape, std::string_view offsets) {
-  return lorapp::detail::concat(
-      R"({"t":{"dtype":)", dtype, R"(,"shape":)", shape, R"(,"data_offsets":)", offsets, "}}");
+  return lorapp::detail::concat(R"({"t":{"dtype":)", dtype, R"(,"shape":)", shape,
+                                R"(,"data_offsets":)", offsets, "}}");
 }
 
 }  // namespace
@@ -46,8 +46,7 @@ TEST_SUITE("safetensors_header") {
             "a":{"dtype":"F32","shape":[],"data_offsets":[0,4]},
             "e":{"dtype":"BF16","shape":[3,0,2],"data_offsets":[4,4]},
             "p":{"dtype":"F4","shape":[3,2],"data_offsets":[28,31]}}   )",
-        31,
-        "f");
+        31, "f");
     CHECK(header.metadata.at("k") == "ü");
     REQUIRE(header.tensors.size() == 4);
     CHECK(header.tensors[0].first == "a");
@@ -70,7 +69,8 @@ TEST_SUITE("safetensors_header") {
     CHECK(contains(header_error(R"({"t":[]})", 0), R"("t" is a list; expected an object)"));
     CHECK(contains(header_error(R"({"t":null})", 0), R"("t" is null)"));
     CHECK(contains(header_error(R"({"__metadata__":[1]})", 0), "is a list"));
-    CHECK(contains(header_error(R"({"__metadata__":{"a":1,"b":{},"c":"x","c":"y"}})", 0), "3 problems"));
+    CHECK(contains(header_error(R"({"__metadata__":{"a":1,"b":{},"c":"x","c":"y"}})", 0),
+                   "3 problems"));
     CHECK(contains(header_error(std::string(50'000'000, '{'), 0), "no valid JSON"));
     CHECK(contains(header_error("{\"t\":" + std::string(5'000'000, '['), 0), "f: "));
   }
@@ -85,19 +85,20 @@ TEST_SUITE("safetensors_header") {
     CHECK(contains(header_error(one("\"F32\"", "[\"1\"]", "[0,4]"), 4), "shape holds \"1\""));
     CHECK(contains(header_error(one("\"F32\"", "[[1]]", "[0,4]"), 4), "shape holds a list"));
     CHECK(contains(header_error(one("\"F32\"", "[1]", "[0]"), 4),
-              "data_offsets has 1 numbers; expected 2"));
-    CHECK(contains(header_error(one("\"F32\"", "[1]", "[0,4,4]"), 4), "data_offsets has 3 numbers"));
+                   "data_offsets has 1 numbers; expected 2"));
     CHECK(
-        contains(header_error(one("\"F32\"", "[1]", "[4,0]"), 4), "begin at 4 and end before it at 0"));
-    CHECK(
-        contains(header_error(one("\"F32\"", "[1]", "{\"a\":[0,4]}"), 4), "data_offsets is an object"));
+        contains(header_error(one("\"F32\"", "[1]", "[0,4,4]"), 4), "data_offsets has 3 numbers"));
+    CHECK(contains(header_error(one("\"F32\"", "[1]", "[4,0]"), 4),
+                   "begin at 4 and end before it at 0"));
+    CHECK(contains(header_error(one("\"F32\"", "[1]", "{\"a\":[0,4]}"), 4),
+                   "data_offsets is an object"));
     CHECK(contains(
         header_error(R"({"t":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"dtype":"I8"}})", 1),
         "key \"dtype\" is given twice"));
     CHECK(contains(header_error(R"({"t":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},
                                "t":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})",
-                           2),
-              "tensor \"t\" is described twice"));
+                                2),
+                   "tensor \"t\" is described twice"));
     CHECK(contains(
         header_error(
             R"({"a":{"dtype":"F31"},"b":7,"c":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})",
@@ -107,19 +108,19 @@ TEST_SUITE("safetensors_header") {
 
   TEST_CASE("shapes must match their bytes, and products that overflow do not wrap around") {
     CHECK(contains(header_error(one("\"F32\"", "[2,3]", "[0,20]"), 20),
-              "shape [2, 3] of F32 takes 24 bytes"));
+                   "shape [2, 3] of F32 takes 24 bytes"));
     CHECK(contains(header_error(one("\"F4\"", "[3]", "[0,1]"), 1), "no whole number of bytes"));
     // 2^62 · 4 bytes wraps to 0 in 64 bits, as does 2^32 · 2^32.
     CHECK(contains(header_error(one("\"F32\"", "[4611686018427387904]", "[0,0]"), 0),
-              "too large for any file"));
+                   "too large for any file"));
     CHECK(contains(header_error(one("\"U8\"", "[4294967296,4294967296]", "[0,0]"), 0),
-              "too large for any file"));
+                   "too large for any file"));
     CHECK(contains(header_error(one("\"U8\"", "[0,4294967296,4294967296]", "[0,0]"), 0),
-              "too large for any file"));
+                   "too large for any file"));
     CHECK(contains(header_error(one("\"U8\"", "[18446744073709551615]", "[0,0]"), 0),
-              "too large for any file"));
+                   "too large for any file"));
     CHECK(contains(header_error(one("\"U8\"", "[18446744073709551616]", "[0,0]"), 0),
-              "shape holds 18446744073709551616"));
+                   "shape holds 18446744073709551616"));
     std::string ones = "[1";
     for (int i = 1; i < 100000; ++i) ones += ",1";
     CHECK(contains(header_error(one("\"U8\"", ones + "]", "[0,1]"), 1), "more than 64 dimensions"));
@@ -127,26 +128,24 @@ TEST_SUITE("safetensors_header") {
 
   TEST_CASE("gaps, overlaps, data beyond the file and bytes left over are each named") {
     const auto two = [](std::string_view a, std::string_view b) {
-      return lorapp::detail::concat(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":)",
-                                    a,
-                                    R"(},"b":{"dtype":"U8","shape":[4],"data_offsets":)",
-                                    b,
-                                    "}}");
+      return lorapp::detail::concat(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":)", a,
+                                    R"(},"b":{"dtype":"U8","shape":[4],"data_offsets":)", b, "}}");
     };
     CHECK(header_error(two("[0,4]", "[4,8]"), 8).empty());
     CHECK(header_error(two("[4,8]", "[0,4]"), 8).empty());
     CHECK(contains(header_error(two("[0,4]", "[5,9]"), 9),
-              "\"b\" begins at byte 5, but \"a\" ends at 4: 1 bytes belong to no tensor"));
+                   "\"b\" begins at byte 5, but \"a\" ends at 4: 1 bytes belong to no tensor"));
     CHECK(contains(header_error(two("[0,4]", "[2,6]"), 6), "2 bytes overlap"));
     CHECK(contains(header_error(two("[0,4]", "[0,4]"), 4), "4 bytes overlap"));
     CHECK(contains(header_error(two("[1,5]", "[5,9]"), 9),
-              "the data begin at 0: 1 bytes belong to no tensor"));
+                   "the data begin at 0: 1 bytes belong to no tensor"));
     CHECK(contains(header_error(two("[0,4]", "[4,8]"), 7),
-              "describes 8 bytes of tensors, the file holds 7"));
+                   "describes 8 bytes of tensors, the file holds 7"));
     CHECK(contains(header_error(two("[0,4]", "[4,8]"), 10), "2 bytes behind the last tensor"));
     CHECK(contains(header_error("{}", 3), "3 bytes behind the last tensor"));
-    CHECK(contains(header_error(one("\"U8\"", "[4]", "[18446744073709551611,18446744073709551615]"), 4),
-              "describes 18446744073709551615 bytes"));
+    CHECK(contains(
+        header_error(one("\"U8\"", "[4]", "[18446744073709551611,18446744073709551615]"), 4),
+        "describes 18446744073709551615 bytes"));
   }
 
   TEST_CASE("a file cut anywhere is an error that names it") {
@@ -177,7 +176,8 @@ TEST_SUITE("safetensors_header") {
     const std::uint64_t length = 150'000'000;
     std::memcpy(bytes.data(), &length, 8);
     std::fstream(path, std::ios::in | std::ios::out | std::ios::binary) << bytes;
-    CHECK(contains(error_of([&] { SafetensorsFile::open(path); }), "at most 100000000 are allowed"));
+    CHECK(
+        contains(error_of([&] { SafetensorsFile::open(path); }), "at most 100000000 are allowed"));
   }
 
   TEST_CASE("thousands of mutated files are each read or refused, and what is read can be used") {

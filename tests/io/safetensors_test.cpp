@@ -113,13 +113,12 @@ TEST_SUITE("safetensors") {
     const TemporaryFolder folder;
     const auto base = torch::arange(24, torch::kFloat).view({4, 6});
     const auto complex = torch::complex(base, -base);
-    write_safetensors(folder / "a.safetensors",
-                      {{"t", base.t()},
-                       {"s", base.slice(1, 1, 6, 2)},
-                       {"e", base[0].expand({3, 6})},
-                       {"c", complex.conj()},
-                       {"n", torch::imag(complex.conj())},
-                       {"g", base.clone().requires_grad_()}});
+    write_safetensors(folder / "a.safetensors", {{"t", base.t()},
+                                                 {"s", base.slice(1, 1, 6, 2)},
+                                                 {"e", base[0].expand({3, 6})},
+                                                 {"c", complex.conj()},
+                                                 {"n", torch::imag(complex.conj())},
+                                                 {"g", base.clone().requires_grad_()}});
     const auto file = SafetensorsFile::open(folder / "a.safetensors");
     CHECK(torch::equal(file.view("t"), base.t()));
     CHECK(torch::equal(file.view("s"), base.slice(1, 1, 6, 2)));
@@ -133,26 +132,21 @@ TEST_SUITE("safetensors") {
     const TemporaryFolder folder;
     const auto path = folder / "a.safetensors";
     const std::string message = error_of([&] {
-      write_safetensors(path,
-                        {{"a", torch::ones({1})},
-                         {"a", torch::ones({2})},
-                         {"__metadata__", torch::ones({1})},
-                         {"u", torch::Tensor()},
-                         {"s", torch::ones({2, 2}).to_sparse()},
-                         {"q", torch::zeros({1}, torch::kComplexDouble)}});
+      write_safetensors(path, {{"a", torch::ones({1})},
+                               {"a", torch::ones({2})},
+                               {"__metadata__", torch::ones({1})},
+                               {"u", torch::Tensor()},
+                               {"s", torch::ones({2, 2}).to_sparse()},
+                               {"q", torch::zeros({1}, torch::kComplexDouble)}});
     });
-    for (const char* part : {"5 problems",
-                             "\"a\" is given twice",
-                             "__metadata__",
-                             "\"u\" is not defined",
-                             "\"s\" is not dense",
-                             "ComplexDouble"}) {
+    for (const char* part : {"5 problems", "\"a\" is given twice", "__metadata__",
+                             "\"u\" is not defined", "\"s\" is not dense", "ComplexDouble"}) {
       CHECK_MESSAGE(contains(message, part), message);
     }
     CHECK(contains(error_of([&] {
-                write_safetensors(path, {{"\xff", torch::ones({1})}});
-              }),
-              "not UTF-8"));
+                     write_safetensors(path, {{"\xff", torch::ones({1})}});
+                   }),
+                   "not UTF-8"));
     CHECK(std::filesystem::is_empty(folder.path()));
   }
 
@@ -160,10 +154,12 @@ TEST_SUITE("safetensors") {
     const TemporaryFolder folder;
     write_safetensors(folder / "a.safetensors", {{"a", torch::ones({1})}});
     const auto file = SafetensorsFile::open(folder / "a.safetensors");
-    CHECK(contains(error_of([&] { file.view("b"); }), "a.safetensors: has no tensor \"b\" among its 1"));
+    CHECK(contains(error_of([&] { file.view("b"); }),
+                   "a.safetensors: has no tensor \"b\" among its 1"));
     CHECK_THROWS_AS(file.info("b"), Error);
     CHECK_THROWS_AS(file.release("b"), Error);
-    CHECK(contains(error_of([&] { SafetensorsFile::open(folder / "no.safetensors"); }), "No such file"));
+    CHECK(contains(error_of([&] { SafetensorsFile::open(folder / "no.safetensors"); }),
+                   "No such file"));
     CHECK(contains(error_of([&] { SafetensorsFile::open(folder.path()); }), "not a regular file"));
     CHECK(contains(error_of([&] { SafetensorsFile::open("/dev/null"); }), "not a regular file"));
     CHECK(contains(error_of([&] { SafetensorsFile::open(folder.write("e", "")); }), "has 0 bytes"));

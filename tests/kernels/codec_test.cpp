@@ -35,22 +35,10 @@ double nearest_distance(const Codebook4& book, double v) {
 
 TEST_SUITE("codec") {
   TEST_CASE("nf4: the 16 values have the published bits") {
-    const std::uint32_t expected[16] = {0xbf800000,
-                                        0xbf3239b1,
-                                        0xbf066b30,
-                                        0xbeca32a0,
-                                        0xbe91a24d,
-                                        0xbe3d353f,
-                                        0xbdba7871,
-                                        0x00000000,
-                                        0x3da2faff,
-                                        0x3e24cae3,
-                                        0x3e7c04dd,
-                                        0x3ead033a,
-                                        0x3ee1a4b8,
-                                        0x3f1007ab,
-                                        0x3f3913b3,
-                                        0x3f800000};
+    const std::uint32_t expected[16] = {0xbf800000, 0xbf3239b1, 0xbf066b30, 0xbeca32a0,
+                                        0xbe91a24d, 0xbe3d353f, 0xbdba7871, 0x00000000,
+                                        0x3da2faff, 0x3e24cae3, 0x3e7c04dd, 0x3ead033a,
+                                        0x3ee1a4b8, 0x3f1007ab, 0x3f3913b3, 0x3f800000};
     for (int i = 0; i < 16; ++i) CHECK(bits(nf4_codebook().value[i]) == expected[i]);
   }
 

@@ -116,12 +116,7 @@ TEST_SUITE("tables") {
               Array x = weights(type, n, blocksize, book, static_cast<int>(n));
               const Quantized want = quantize(scalar, x, blocksize, book);
               const Quantized got = quantize(*table, x, blocksize, book);
-              INFO(table->name,
-                   " type ",
-                   static_cast<int>(type),
-                   " blocksize ",
-                   blocksize,
-                   " n ",
+              INFO(table->name, " type ", static_cast<int>(type), " blocksize ", blocksize, " n ",
                    n);
               REQUIRE(want.status == -1);
               REQUIRE(got.status == -1);
@@ -212,33 +207,20 @@ TEST_SUITE("tables") {
             std::vector<std::uint8_t> codes(static_cast<std::size_t>(ceil_div(n, 2)));
             for (auto& byte : codes) byte = static_cast<std::uint8_t>(random());
             const float inf = std::numeric_limits<float>::infinity();
-            const float scales[] = {
-                1.0f, 0.0173f, 0.0f, 1e-38f, 1e-44f, 3e38f, inf, std::nanf(""), 7e4f, 3e-8f};
+            const float scales[] = {1.0f,  0.0173f, 0.0f,          1e-38f, 1e-44f,
+                                    3e38f, inf,     std::nanf(""), 7e4f,   3e-8f};
             std::vector<float> absmax(static_cast<std::size_t>(ceil_div(n, blocksize)));
             for (auto& a : absmax)
               a = scales[random() % 10] * (1.0f + 1e-3f * static_cast<float>(random() % 99));
             for (const Float via : kTypes) {
               for (const Float type : kTypes) {
                 Array want(type, n), got(type, n);
-                table_scalar().dequantize_4bit({codes.data(),
-                                                absmax.data(),
-                                                n,
-                                                blocksize,
-                                                book.value,
-                                                via,
-                                                type,
-                                                want.data()});
+                table_scalar().dequantize_4bit({codes.data(), absmax.data(), n, blocksize,
+                                                book.value, via, type, want.data()});
                 table->dequantize_4bit(
                     {codes.data(), absmax.data(), n, blocksize, book.value, via, type, got.data()});
-                INFO(table->name,
-                     " via ",
-                     static_cast<int>(via),
-                     " type ",
-                     static_cast<int>(type),
-                     " blocksize ",
-                     blocksize,
-                     " n ",
-                     n);
+                INFO(table->name, " via ", static_cast<int>(via), " type ", static_cast<int>(type),
+                     " blocksize ", blocksize, " n ", n);
                 REQUIRE(got.bytes == want.bytes);
               }
             }

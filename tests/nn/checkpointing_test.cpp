@@ -167,9 +167,7 @@ TEST_SUITE("nn") {
     const auto block = [](const torch::Tensor& input) { return input.tanh(); };
     const torch::Tensor y = checkpoint(block, x, {});
     CHECK(contains(error_of([&] {
-                     torch::autograd::grad({y.sum()},
-                                           {x},
-                                           {},
+                     torch::autograd::grad({y.sum()}, {x}, {},
                                            /*retain_graph=*/true,
                                            /*create_graph=*/true);
                    }),

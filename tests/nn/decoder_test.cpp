@@ -10,9 +10,7 @@ namespace {
 using Ids = std::vector<std::int64_t>;
 
 std::vector<Ids> ragged_sequences(std::int64_t vocab) {
-  return {random_ids(7, vocab, 1),
-          random_ids(1, vocab, 2),
-          random_ids(19, vocab, 3),
+  return {random_ids(7, vocab, 1), random_ids(1, vocab, 2), random_ids(19, vocab, 3),
           random_ids(2, vocab, 4)};
 }
 

@@ -165,14 +165,11 @@ TEST_SUITE("nn") {
     model->model()->layers[0]->self_attn->q_proj->attach(std::make_shared<Shift>(36, 60));
     std::vector<std::string> paths;
     for_each_linear(*model, [&](const std::string& path, LinearImpl&) { paths.push_back(path); });
-    CHECK(paths == std::vector<std::string>{"model.layers.0.self_attn.q_proj",
-                                            "model.layers.0.self_attn.k_proj",
-                                            "model.layers.0.self_attn.v_proj",
-                                            "model.layers.0.self_attn.o_proj",
-                                            "model.layers.0.mlp.gate_proj",
-                                            "model.layers.0.mlp.up_proj",
-                                            "model.layers.0.mlp.down_proj",
-                                            "lm_head"});
+    CHECK(paths == std::vector<std::string>{
+                       "model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.k_proj",
+                       "model.layers.0.self_attn.v_proj", "model.layers.0.self_attn.o_proj",
+                       "model.layers.0.mlp.gate_proj", "model.layers.0.mlp.up_proj",
+                       "model.layers.0.mlp.down_proj", "lm_head"});
   }
 
   TEST_CASE("num_parameters: counts 4-bit elements, and a tied weight once") {

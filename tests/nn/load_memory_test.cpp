@@ -112,13 +112,8 @@ TEST_SUITE("nn") {
     REQUIRE(status == 0);
     std::int64_t resident = 0, address_space = 0, held = 0;
     std::ifstream(folder / "report") >> resident >> address_space >> held;
-    MESSAGE("resident ",
-            resident / kMiB,
-            " MiB, address space ",
-            address_space / kMiB,
-            " MiB, for a quantized model of ",
-            held / kMiB,
-            " MiB");
+    MESSAGE("resident ", resident / kMiB, " MiB, address space ", address_space / kMiB,
+            " MiB, for a quantized model of ", held / kMiB, " MiB");
     CHECK(held > 100 * kMiB);
     CHECK(resident <= held + largest + 150 * kMiB);
     // So `ulimit -v` can be that tight: a file is never mapped whole.

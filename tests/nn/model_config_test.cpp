@@ -119,14 +119,8 @@ TEST_SUITE("nn") {
             "intermediate_size": -1, "num_hidden_layers": 3.5, "num_attention_heads": 6,
             "hidden_act": 3, "rope_scaling": {"rope_type": "yarn", "factor": 4},
             "dtype": "float8", "attention_dropout": 0.1})");
-    for (const char* part : {"vocab_size",
-                             "intermediate_size",
-                             "num_hidden_layers",
-                             "hidden_act",
-                             "yarn",
-                             "supported: default",
-                             "dtype",
-                             "attention_dropout"}) {
+    for (const char* part : {"vocab_size", "intermediate_size", "num_hidden_layers", "hidden_act",
+                             "yarn", "supported: default", "dtype", "attention_dropout"}) {
       CAPTURE(part);
       CHECK(contains(message, part));
     }

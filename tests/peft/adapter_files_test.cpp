@@ -42,8 +42,8 @@ NamedTensors read_all(const std::filesystem::path& path) {
 }
 
 torch::Tensor& tensor_of(NamedTensors& tensors, const std::string& name) {
-  return std::find_if(
-             tensors.begin(), tensors.end(), [&](auto& entry) { return entry.first == name; })
+  return std::find_if(tensors.begin(), tensors.end(),
+                      [&](auto& entry) { return entry.first == name; })
       ->second;
 }
 
@@ -158,8 +158,9 @@ TEST_CASE("adapter files: an adapter for more layers than the base has is an err
   model.save_pretrained(folder.path());
   ModelConfig shorter = tiny_config();
   shorter.num_hidden_layers = 1;
-  CHECK(contains(error_of([&] { PeftModel::from_pretrained(tiny_model(7, shorter), folder.path()); }),
-            "unexpected base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight"));
+  CHECK(
+      contains(error_of([&] { PeftModel::from_pretrained(tiny_model(7, shorter), folder.path()); }),
+               "unexpected base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight"));
 }
 
 TEST_CASE("adapter files: a folder without weights, or with a pickle only, says so") {
@@ -170,7 +171,7 @@ TEST_CASE("adapter files: a folder without weights, or with a pickle only, says 
   folder.write("adapter_model.bin", "x");
   CHECK(contains(error_of(load), "pickle"));
   CHECK(contains(error_of([&] { PeftModel::from_pretrained(tiny_model(), folder / "absent"); }),
-            "adapter_config.json"));
+                 "adapter_config.json"));
 }
 
 TEST_SUITE_END();

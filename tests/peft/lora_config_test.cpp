@@ -119,16 +119,9 @@ TEST_CASE("lora_config: one error names every wrong value") {
   config.layers_pattern = {"layers"};
   config.fan_in_fan_out = true;
   const std::string message = error_of([&] { config.validate(); });
-  for (const char* part : {"r is 0",
-                           "lora_alpha is nan",
-                           "lora_dropout is 1",
-                           "bias is \"some\"",
-                           "SEQ_CLS",
-                           "target_modules is empty",
-                           "rank_pattern[\"up_proj\"] is -1",
-                           "\"(\" is not valid",
-                           "layers_pattern is set",
-                           "fan_in_fan_out"}) {
+  for (const char* part : {"r is 0", "lora_alpha is nan", "lora_dropout is 1", "bias is \"some\"",
+                           "SEQ_CLS", "target_modules is empty", "rank_pattern[\"up_proj\"] is -1",
+                           "\"(\" is not valid", "layers_pattern is set", "fan_in_fan_out"}) {
     CHECK_MESSAGE(contains(message, part), part, " in ", message);
   }
 }
@@ -148,7 +141,8 @@ TEST_CASE(
   CHECK_FALSE(contains(message, "target_parameters"));
   CHECK(contains(error_of([&] { read(folder, R"({"peft_type": "IA3"})"); }), "IA3"));
   CHECK(contains(error_of([&] { read(folder, R"({"r": 4})"); }), "peft_type"));
-  CHECK(contains(error_of([&] { read(folder, R"({"peft_type": "LORA", "r": 0.5})"); }), "r is 0.5"));
+  CHECK(
+      contains(error_of([&] { read(folder, R"({"peft_type": "LORA", "r": 0.5})"); }), "r is 0.5"));
   CHECK(contains(error_of([&] { read(folder, "{"); }), "adapter_config.json"));
 }
 
@@ -221,16 +215,8 @@ TEST_CASE("patterns: rank and alpha come from the first key that matches the end
 }
 
 TEST_CASE("regular expressions: what Python reads differently is refused") {
-  for (const char* expression : {"(?P<n>a)",
-                                 "(?<=a)b",
-                                 "(?i)a",
-                                 "a\\Z",
-                                 "\\Aa",
-                                 "a++",
-                                 "[[:alpha:]]",
-                                 "[]a]",
-                                 "a{,2}",
-                                 "("}) {
+  for (const char* expression : {"(?P<n>a)", "(?<=a)b", "(?i)a", "a\\Z", "\\Aa", "a++",
+                                 "[[:alpha:]]", "[]a]", "a{,2}", "("}) {
     CHECK_THROWS_AS(ModulePattern{expression}, Error);
   }
   CHECK(ModulePattern(R"((?:a|ab)(?=c)c\d{2})").matches("abc12"));

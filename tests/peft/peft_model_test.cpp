@@ -102,9 +102,9 @@ TEST_CASE(
 TEST_CASE("peft_model: all-linear adapts every layer but the head, and saves their names") {
   const PeftModel model(tiny_model(), LoraConfig{.target_modules = {"all-linear"}});
   CHECK(model.adapted_layers().size() == 14);
-  CHECK(model.peft_config().target_modules ==
-        std::vector<std::string>{
-            "down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"});
+  CHECK(model.peft_config().target_modules == std::vector<std::string>{"down_proj", "gate_proj",
+                                                                       "k_proj", "o_proj", "q_proj",
+                                                                       "up_proj", "v_proj"});
 }
 
 TEST_CASE("peft_model: disabled, the model is its base; the guard restores what was") {
@@ -153,7 +153,8 @@ TEST_CASE("peft_model: merge_and_unload gives a plain model with the adapted log
   const auto plain = model.merge_and_unload();
   CHECK(torch::allclose(logits(*plain), tuned, 1e-4, 1e-4));
   CHECK(model.adapted_layers().empty());
-  for (const auto& parameter : plain->named_parameters()) CHECK_FALSE(contains(parameter.key(), "lora"));
+  for (const auto& parameter : plain->named_parameters())
+    CHECK_FALSE(contains(parameter.key(), "lora"));
 }
 
 TEST_CASE("peft_model: a 4-bit base refuses to merge and says what to do") {

@@ -54,22 +54,19 @@ TEST_SUITE("program") {
           const fs::path file = world.path("model/model.safetensors");
           fs::resize_file(file, fs::file_size(file) / 2);
         },
-        {},
-        {"model.safetensors"});
+        {}, {"model.safetensors"});
     check_refused(
         [](const World& world) {
           const std::string bytes = read_file(world.path("model/model.safetensors"));
           world.folder().write("model/model.safetensors",
                                std::string("\xff\xff\xff\xff\xff\xff\xff\x7f") + bytes.substr(8));
         },
-        {},
-        {"model.safetensors"});
+        {}, {"model.safetensors"});
     check_refused(
         [](const World& world) {
           replace_in(world.path("model/model.safetensors"), "[320,32]", "[320,31]");
         },
-        {},
-        {"model.safetensors"});
+        {}, {"model.safetensors"});
   }
 
   TEST_CASE("bad input: a shard that the index names is missing") {
@@ -82,8 +79,7 @@ TEST_SUITE("program") {
                                    "model.embed_tokens.weight": "model-00001-of-00002.safetensors",
                                    "lm_head.weight": "model-00002-of-00002.safetensors"}})");
         },
-        {},
-        {"model-00002-of-00002.safetensors"});
+        {}, {"model-00002-of-00002.safetensors"});
   }
 
   TEST_CASE("bad input: an unknown architecture and tensors that do not fit the config") {
@@ -98,29 +94,24 @@ TEST_SUITE("program") {
           }
           world.folder().write("model/config.json", text);
         },
-        {},
-        {"config.json", "Mamba9ForCausalLM", "MistralForCausalLM"});
+        {}, {"config.json", "Mamba9ForCausalLM", "MistralForCausalLM"});
     check_refused(
         [](const World& world) {
-          replace_in(world.path("model/config.json"),
-                     "\"num_hidden_layers\": 2",
+          replace_in(world.path("model/config.json"), "\"num_hidden_layers\": 2",
                      "\"num_hidden_layers\": 3");
         },
-        {},
-        {"model.layers.2."});
+        {}, {"model.layers.2."});
   }
 
   TEST_CASE("bad input: no model, no tokenizer, a tokenizer larger than the embedding") {
     check_refused([](const World& world) { fs::remove_all(world.model()); }, {}, {"model"});
-    check_refused([](const World& world) { fs::remove(world.path("model/tokenizer.model")); },
-                  {},
+    check_refused([](const World& world) { fs::remove(world.path("model/tokenizer.model")); }, {},
                   {"tokenizer.model"});
     check_refused(
         [](const World& world) {
           world.folder().write("model/added_tokens.json", R"({"<extra>": 320})");
         },
-        {},
-        {"321", "320"});
+        {}, {"321", "320"});
   }
 
   TEST_CASE("bad input: every bad line of a data file is in one message, by number") {
@@ -135,10 +126,9 @@ TEST_SUITE("program") {
                                "{\"instruction\": \"a\", \"response\": \"\"}\n"
                                "{\"instruction\": \"a\", \"response\": 7}\n");
         },
-        {},
-        {"data.jsonl", "line 2", "line 3", "line 4", "line 5", "line 6", "line 7"});
-    check_refused(
-        [](const World& world) { world.folder().write("data.jsonl", ""); }, {}, {"data.jsonl"});
+        {}, {"data.jsonl", "line 2", "line 3", "line 4", "line 5", "line 6", "line 7"});
+    check_refused([](const World& world) { world.folder().write("data.jsonl", ""); }, {},
+                  {"data.jsonl"});
     check_refused([](const World& world) { fs::remove(world.data()); }, {}, {"data.jsonl"});
   }
 
@@ -174,8 +164,7 @@ TEST_SUITE("program") {
           bytes.replace(bytes.size() - 4, 4, std::string("\x00\x00\xc0\x7f", 4));
           world.folder().write("model/model.safetensors", bytes);
         },
-        {"--quant-type", "none"},
-        {"step 1", "nan"});
+        {"--quant-type", "none"}, {"step 1", "nan"});
   }
 
   TEST_CASE("bad input: a prompt that fills the context, settings outside their range") {

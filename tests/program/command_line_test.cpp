@@ -12,14 +12,8 @@ using namespace lorapp::test;
 namespace {
 
 const Arguments kCommon = {"--config", "--threads", "--json", "--quiet"};
-const Arguments kModel = {"--model",
-                          "--device",
-                          "--quant-type",
-                          "--double-quant",
-                          "--dtype",
-                          "--seed",
-                          "--compute-dtype",
-                          "--blocksize"};
+const Arguments kModel = {"--model", "--device", "--quant-type",    "--double-quant",
+                          "--dtype", "--seed",   "--compute-dtype", "--blocksize"};
 const Arguments kData = {"--data",
                          "--format",
                          "--take",
@@ -66,23 +60,9 @@ std::map<std::string, Arguments> promised_options() {
         "--fp16",
         "--bf16"}},
       {"generate",
-       {"--adapter",
-        "--prompt",
-        "--instruction",
-        "--input",
-        "--template",
-        "--max-new-tokens",
-        "--min-new-tokens",
-        "--ignore-eos",
-        "--do-sample",
-        "--temperature",
-        "--top-k",
-        "--top-p",
-        "--min-p",
-        "--repetition-penalty",
-        "--stop",
-        "--no-stream",
-        "--compare"}},
+       {"--adapter", "--prompt", "--instruction", "--input", "--template", "--max-new-tokens",
+        "--min-new-tokens", "--ignore-eos", "--do-sample", "--temperature", "--top-k", "--top-p",
+        "--min-p", "--repetition-penalty", "--stop", "--no-stream", "--compare"}},
       {"eval", {"--adapter", "--generate"}},
       {"tokenize",
        {"--model", "--text", "--data", "--decode", "--no-special-tokens", "--parse-special"}},
@@ -118,18 +98,8 @@ TEST_SUITE("program") {
 
   TEST_CASE("command line: help shows the tutorial's defaults") {
     const std::string help = run_lorapp({"finetune", "--help"}).out;
-    for (const char* text : {"=16",
-                             "=32",
-                             "=0.05",
-                             "q_proj,v_proj",
-                             "=0.0002",
-                             "=nf4",
-                             "=1024",
-                             "=alpaca",
-                             "=linear",
-                             "=42",
-                             "=none",
-                             "(default: on)"}) {
+    for (const char* text : {"=16", "=32", "=0.05", "q_proj,v_proj", "=0.0002", "=nf4", "=1024",
+                             "=alpaca", "=linear", "=42", "=none", "(default: on)"}) {
       CAPTURE(text);
       CHECK(contains(help, text));
     }
@@ -160,17 +130,8 @@ TEST_SUITE("program") {
         {"finetune", "--model", "m", "--data", "d", "--output-dir", "o", "--fp16", "--bf16"},
         {"finetune", "--model", "m", "--data", "d", "--output-dir", "o", "--take", "-1"},
         {"finetune", "--model", "m", "--data", "d", "--output-dir", "o", "--eval-steps", "5"},
-        {"finetune",
-         "--model",
-         "m",
-         "--data",
-         "d",
-         "--output-dir",
-         "o",
-         "--init-adapter",
-         "a",
-         "--resume-from-checkpoint",
-         "last"}};
+        {"finetune", "--model", "m", "--data", "d", "--output-dir", "o", "--init-adapter", "a",
+         "--resume-from-checkpoint", "last"}};
     for (const Arguments& arguments : wrong) {
       std::string line;
       for (const std::string& argument : arguments) line += argument + " ";
@@ -205,21 +166,15 @@ quant-type = "none"
 json = true
 )");
     const Json from_file = run_lorapp({"generate", "--config", config}).json();
-    const Json from_line = run_lorapp({"generate",
-                                   "--model",
-                                   world.model(),
-                                   "--prompt",
-                                   "The # sign, [1, 2] and \"quotes\"\tstay",
-                                   "--max-new-tokens",
-                                   "4",
-                                   "--quant-type",
-                                   "none",
-                                   "--json"})
+    const Json from_line = run_lorapp({"generate", "--model", world.model(), "--prompt",
+                                       "The # sign, [1, 2] and \"quotes\"\tstay",
+                                       "--max-new-tokens", "4", "--quant-type", "none", "--json"})
                                .json();
     CHECK(from_file["prompt_tokens"] == from_line["prompt_tokens"]);
     CHECK(from_file["tokens"] == from_line["tokens"]);
     CHECK(from_file["tokens"].size() == 4);
-    const Json shorter = run_lorapp({"generate", "--config", config, "--max-new-tokens", "2"}).json();
+    const Json shorter =
+        run_lorapp({"generate", "--config", config, "--max-new-tokens", "2"}).json();
     CHECK(shorter["tokens"].size() == 2);
   }
 

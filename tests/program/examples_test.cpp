@@ -37,8 +37,8 @@ TEST_SUITE("program") {
     CAPTURE(merged.err);
     CHECK(merged.status == 0);
     const auto loss = [&](const Arguments& more) {
-      Arguments arguments = {
-          "eval", "--data", world.data(), "--quant-type", "none", "--json", "--model"};
+      Arguments arguments = {"eval", "--data", world.data(), "--quant-type",
+                             "none", "--json", "--model"};
       arguments.insert(arguments.end(), more.begin(), more.end());
       return run_lorapp(arguments).json()["loss"].get<double>();
     };

@@ -46,25 +46,17 @@ TEST_SUITE("program") {
     CHECK(result["global_step"] == 2);
     CHECK(result["trainable_params"] == 4 * 2 * (32 + 32 + 32 + 16));
     CHECK(result["all_params"] > result["trainable_params"]);
-    for (const char* number : {"train_loss",
-                               "train_runtime",
-                               "train_samples_per_second",
-                               "train_tokens_per_second",
-                               "peak_memory_bytes"}) {
+    for (const char* number : {"train_loss", "train_runtime", "train_samples_per_second",
+                               "train_tokens_per_second", "peak_memory_bytes"}) {
       CAPTURE(number);
       CHECK(result[number].get<double>() > 0);
     }
     CHECK(contains(outcome.err, "trainable params: 896 || all params: "));
 
     const fs::path output = world.path("out");
-    for (const char* name : {"adapter_config.json",
-                             "adapter_model.safetensors",
-                             "README.md",
-                             "tokenizer.model",
-                             "tokenizer_config.json",
-                             "trainer_state.json",
-                             "training_args.json",
-                             "checkpoint-2/adapter_model.safetensors"}) {
+    for (const char* name : {"adapter_config.json", "adapter_model.safetensors", "README.md",
+                             "tokenizer.model", "tokenizer_config.json", "trainer_state.json",
+                             "training_args.json", "checkpoint-2/adapter_model.safetensors"}) {
       CAPTURE(name);
       CHECK(fs::exists(output / name));
     }
@@ -97,25 +89,15 @@ TEST_SUITE("program") {
 
   TEST_CASE("finetune: --init-adapter starts where an adapter ended, and its configuration rules") {
     const World world;
-    REQUIRE(run_lorapp(world.finetune({"--learning-rate", "0.02", "--quiet"}, "first")).status == 0);
-    Arguments second = world.finetune({"--init-adapter",
-                                       world.path("first"),
-                                       "--learning-rate",
-                                       "1e-12",
-                                       "--lora-dropout",
-                                       "0",
-                                       "--quiet"},
+    REQUIRE(run_lorapp(world.finetune({"--learning-rate", "0.02", "--quiet"}, "first")).status ==
+            0);
+    Arguments second = world.finetune({"--init-adapter", world.path("first"), "--learning-rate",
+                                       "1e-12", "--lora-dropout", "0", "--quiet"},
                                       "second");
     REQUIRE(run_lorapp(second).status == 0);
     const auto loss = [&](const char* adapter) {
-      return run_lorapp({"eval",
-                     "--model",
-                     world.model(),
-                     "--adapter",
-                     world.path(adapter),
-                     "--data",
-                     world.data(),
-                     "--json"})
+      return run_lorapp({"eval", "--model", world.model(), "--adapter", world.path(adapter),
+                         "--data", world.data(), "--json"})
           .json()["loss"]
           .get<double>();
     };
@@ -133,8 +115,8 @@ TEST_SUITE("program") {
 
   TEST_CASE("finetune: a resumed run ends with the bits of one that was never interrupted") {
     const World world;
-    const Arguments steps = {
-        "--logging-steps", "1", "--save-steps", "1", "--save-total-limit", "0"};
+    const Arguments steps = {"--logging-steps",    "1", "--save-steps", "1",
+                             "--save-total-limit", "0"};
     REQUIRE(run_lorapp(world.finetune(steps, "whole")).status == 0);
     REQUIRE(run_lorapp(world.finetune(steps, "parts")).status == 0);
     fs::remove_all(world.path("parts/checkpoint-2"));
@@ -169,9 +151,8 @@ TEST_SUITE("program") {
 
   TEST_CASE("finetune: evaluation data is scored, and --eval-split holds rows back") {
     const World world;
-    REQUIRE(
-        run_lorapp(world.finetune({"--eval-data", world.data(), "--eval-steps", "1"}, "a")).status ==
-        0);
+    REQUIRE(run_lorapp(world.finetune({"--eval-data", world.data(), "--eval-steps", "1"}, "a"))
+                .status == 0);
     int evaluations = 0;
     const Json state = json_file(world.path("a/trainer_state.json"));
     for (const Json& entry : state["log_history"]) {
@@ -203,7 +184,8 @@ TEST_SUITE("program") {
 
   TEST_CASE("finetune: a full disk is one error, and no part of a file stays") {
     const World world;
-    const Outcome outcome = run_lorapp(world.finetune({"--lora-r", "64"}), {.file_size_limit = 20000});
+    const Outcome outcome =
+        run_lorapp(world.finetune({"--lora-r", "64"}), {.file_size_limit = 20000});
     CHECK(outcome.status != 0);
     Arguments arguments = world.finetune();
     arguments[std::ranges::find(arguments, "--lora-r") - arguments.begin() + 1] = "64";

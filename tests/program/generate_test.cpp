@@ -22,15 +22,8 @@ Arguments generate(const World& world, const Arguments& more) {
 TEST_SUITE("program") {
   TEST_CASE("generate: the JSON object has exactly the promised fields") {
     const World world;
-    const Json result = run_lorapp(generate(world,
-                                        {"--prompt",
-                                         "The dog",
-                                         "--max-new-tokens",
-                                         "5",
-                                         "--ignore-eos",
-                                         "--json",
-                                         "--seed",
-                                         "3"}))
+    const Json result = run_lorapp(generate(world, {"--prompt", "The dog", "--max-new-tokens", "5",
+                                                    "--ignore-eos", "--json", "--seed", "3"}))
                             .json();
     CHECK(result.size() == 6);
     CHECK(result["prompt_tokens"] ==
@@ -54,8 +47,10 @@ TEST_SUITE("program") {
     CHECK(streamed.status == 0);
     CHECK(streamed.err.empty());
     CHECK(streamed.out == run_lorapp(generate(world, late)).out);
-    CHECK(streamed.out == run_lorapp(generate(world, json)).json()["text"].get<std::string>() + "\n");
-    CHECK_FALSE(run_lorapp(generate(world, {"--prompt", "x", "--max-new-tokens", "1"})).err.empty());
+    CHECK(streamed.out ==
+          run_lorapp(generate(world, json)).json()["text"].get<std::string>() + "\n");
+    CHECK_FALSE(
+        run_lorapp(generate(world, {"--prompt", "x", "--max-new-tokens", "1"})).err.empty());
   }
 
   TEST_CASE("generate: an instruction goes through the template, a prompt does not") {
@@ -78,18 +73,9 @@ TEST_SUITE("program") {
   TEST_CASE("generate: sampling repeats with the seed and depends on it") {
     const World world;
     const auto tokens = [&](const char* seed) {
-      return run_lorapp(generate(world,
-                             {"--prompt",
-                              "The",
-                              "--do-sample",
-                              "--top-k",
-                              "0",
-                              "--max-new-tokens",
-                              "12",
-                              "--ignore-eos",
-                              "--json",
-                              "--seed",
-                              seed}))
+      return run_lorapp(generate(world, {"--prompt", "The", "--do-sample", "--top-k", "0",
+                                         "--max-new-tokens", "12", "--ignore-eos", "--json",
+                                         "--seed", seed}))
           .json()["tokens"];
     };
     CHECK(tokens("1") == tokens("1"));
@@ -113,8 +99,8 @@ TEST_SUITE("program") {
   TEST_CASE("generate: --compare gives the base's answer and the adapter's") {
     const World world;
     REQUIRE(run_lorapp(world.finetune({"--learning-rate", "0.05", "--quiet"})).status == 0);
-    const Arguments base = {
-        "--instruction", "What comes after 3?", "--max-new-tokens", "8", "--json"};
+    const Arguments base = {"--instruction", "What comes after 3?", "--max-new-tokens", "8",
+                            "--json"};
     const auto with = [&](const Arguments& more) {
       Arguments arguments = generate(world, base);
       arguments.insert(arguments.end(), more.begin(), more.end());
@@ -130,17 +116,11 @@ TEST_SUITE("program") {
   TEST_CASE("generate: an adapter of another base name is used with a note") {
     const World world;
     REQUIRE(run_lorapp(world.finetune({"--quiet"})).status == 0);
-    std::filesystem::copy(
-        world.model(), world.path("copy"), std::filesystem::copy_options::recursive);
-    const Outcome outcome = run_lorapp({"generate",
-                                    "--model",
-                                    world.path("copy"),
-                                    "--adapter",
-                                    world.path("out"),
-                                    "--prompt",
-                                    "x",
-                                    "--max-new-tokens",
-                                    "1"});
+    std::filesystem::copy(world.model(), world.path("copy"),
+                          std::filesystem::copy_options::recursive);
+    const Outcome outcome =
+        run_lorapp({"generate", "--model", world.path("copy"), "--adapter", world.path("out"),
+                    "--prompt", "x", "--max-new-tokens", "1"});
     CHECK(outcome.status == 0);
     CHECK(contains(outcome.err, "note: "));
     CHECK(contains(outcome.err, world.model()));
@@ -150,7 +130,7 @@ TEST_SUITE("program") {
     const World world;
     const Outcome outcome =
         run_lorapp(generate(world, {"--prompt", "x", "--max-new-tokens", "400", "--ignore-eos"}),
-               {.signal = SIGINT, .signal_when = "Loading"});
+                   {.signal = SIGINT, .signal_when = "Loading"});
     CHECK(outcome.status == 130);
   }
 
@@ -163,14 +143,8 @@ TEST_SUITE("program") {
     CHECK(whole["perplexity"].get<double>() ==
           doctest::Approx(std::exp(whole["loss"].get<double>())));
     const auto part = [&](const char* option, const char* count) {
-      return run_lorapp({"eval",
-                     "--model",
-                     world.model(),
-                     "--data",
-                     world.data(),
-                     option,
-                     count,
-                     "--json"})
+      return run_lorapp({"eval", "--model", world.model(), "--data", world.data(), option, count,
+                         "--json"})
           .json();
     };
     const Json first = part("--take", "3");
@@ -183,23 +157,17 @@ TEST_SUITE("program") {
                          rest["loss"].get<double>() * rest["tokens"].get<double>()) /
                         tokens;
     CHECK(whole["loss"].get<double>() == doctest::Approx(mean));
-    const Json response = run_lorapp({"eval",
-                                  "--model",
-                                  world.model(),
-                                  "--data",
-                                  world.data(),
-                                  "--no-train-on-inputs",
-                                  "--json"})
+    const Json response = run_lorapp({"eval", "--model", world.model(), "--data", world.data(),
+                                      "--no-train-on-inputs", "--json"})
                               .json();
     CHECK(response["tokens"] < whole["tokens"]);
   }
 
   TEST_CASE("eval: --generate compares the first rows' answers with their responses") {
     const World world;
-    const Json result =
-        run_lorapp(
-            {"eval", "--model", world.model(), "--data", world.data(), "--generate", "2", "--json"})
-            .json();
+    const Json result = run_lorapp({"eval", "--model", world.model(), "--data", world.data(),
+                                    "--generate", "2", "--json"})
+                            .json();
     CHECK(result["generated"] == 2);
     CHECK(result["exact_match"].get<double>() >= 0);
     CHECK(result["token_f1"].get<double>() <= 1);

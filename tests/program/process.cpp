@@ -130,22 +130,14 @@ World::World() {
 }
 
 Arguments World::finetune(const Arguments& more, const std::string& output) const {
-  Arguments arguments = {"finetune",
-                         "--model",
-                         model(),
-                         "--data",
-                         data(),
-                         "--output-dir",
-                         path(output),
-                         "--per-device-train-batch-size",
-                         "2",
-                         "--gradient-accumulation-steps",
-                         "2",
-                         "--num-train-epochs",
-                         "1",
-                         "--lora-r",
-                         "4",
-                         "--threads",
+  Arguments arguments = {"finetune",   "--model",
+                         model(),      "--data",
+                         data(),       "--output-dir",
+                         path(output), "--per-device-train-batch-size",
+                         "2",          "--gradient-accumulation-steps",
+                         "2",          "--num-train-epochs",
+                         "1",          "--lora-r",
+                         "4",          "--threads",
                          "1"};
   arguments.insert(arguments.end(), more.begin(), more.end());
   return arguments;

@@ -22,8 +22,8 @@ Json golden(const char* name) {
 }
 
 Arguments stories(const Arguments& more) {
-  Arguments arguments = {
-      "generate", "--model", real("models/stories260K"), "--quant-type", "none", "--json"};
+  Arguments arguments = {"generate",     "--model", real("models/stories260K"),
+                         "--quant-type", "none",    "--json"};
   arguments.insert(arguments.end(), more.begin(), more.end());
   return arguments;
 }
@@ -106,15 +106,8 @@ TEST_SUITE("program") {
     const TemporaryFolder folder;
     const Json row = {{"text", read_file(real("models/stories260K/greedy_200_expected.txt"))}};
     const std::string data = folder.write("text.jsonl", row.dump() + "\n").string();
-    const Json result = run_lorapp({"eval",
-                                "--model",
-                                real("models/stories260K"),
-                                "--data",
-                                data,
-                                "--quant-type",
-                                "none",
-                                "--no-append-eos",
-                                "--json"})
+    const Json result = run_lorapp({"eval", "--model", real("models/stories260K"), "--data", data,
+                                    "--quant-type", "none", "--no-append-eos", "--json"})
                             .json();
     CHECK(result["loss"].get<double>() == doctest::Approx(0.4734177).epsilon(1e-5));
   }
@@ -122,7 +115,8 @@ TEST_SUITE("program") {
   TEST_CASE("real input: the metadata of Mistral-7B gives its parameters and those of LoRA") {
     if (shared_data_missing()) return;
     const Json model =
-        run_lorapp({"inspect", real("models/mistral-7b-v0.1-metadata"), "--json", "--quiet"}).json();
+        run_lorapp({"inspect", real("models/mistral-7b-v0.1-metadata"), "--json", "--quiet"})
+            .json();
     CHECK(model["parameters"] == 7241732096);
     CHECK(model["lora"]["trainable_params"] == 6815744);
     CHECK(model["lora"]["all_params"] == 7241732096 + 6815744);
@@ -141,9 +135,9 @@ TEST_SUITE("program") {
         ids.push_back(entry["ids"]);
       }
       const std::string file = folder.write("texts.json", texts.dump()).string();
-      const Json result =
-          run_lorapp({"tokenize", "--model", model, "--data", file, "--no-special-tokens", "--json"})
-              .json();
+      const Json result = run_lorapp({"tokenize", "--model", model, "--data", file,
+                                      "--no-special-tokens", "--json"})
+                              .json();
       REQUIRE(result["tokens"].size() == ids.size());
       for (std::size_t i = 0; i < ids.size(); ++i) {
         CAPTURE(texts[i].dump());

@@ -37,10 +37,12 @@ TEST_SUITE("program") {
 
   TEST_CASE("tokenize: without --json ids are words on a line, and decoding prints the text") {
     const World world;
-    const std::string ids = run_lorapp({"tokenize", "--model", world.model(), "--text", "The dog"}).out;
+    const std::string ids =
+        run_lorapp({"tokenize", "--model", world.model(), "--text", "The dog"}).out;
     CHECK(ids.starts_with("1 "));
     CHECK(ids.ends_with("\n"));
-    const Outcome text = run_lorapp({"tokenize", "--model", world.model(), "--decode"}, {.input = ids});
+    const Outcome text =
+        run_lorapp({"tokenize", "--model", world.model(), "--decode"}, {.input = ids});
     CHECK(text.out == "The dog\n");
   }
 
@@ -53,7 +55,8 @@ TEST_SUITE("program") {
     REQUIRE(arrays.size() == 3);
     CHECK(arrays[1] == Json({1}));
     const std::string ids = world.folder().write("ids.json", plain.out).string();
-    const Outcome back = run_lorapp({"tokenize", "--model", world.model(), "--data", ids, "--decode"});
+    const Outcome back =
+        run_lorapp({"tokenize", "--model", world.model(), "--data", ids, "--decode"});
     CHECK(Json::parse(back.out) == Json::parse(texts));
     const Json both =
         run_lorapp({"tokenize", "--model", world.model(), "--data", file, "--json"}).json();

@@ -31,8 +31,7 @@ TEST_SUITE("quant config") {
     text << QuantType::fp4;
     CHECK(text.str() == "fp4");
     CHECK_THROWS_WITH_AS(parse_quant_type("int8"),
-                         "[quant_config] quant_type is \"int8\", expected nf4 or fp4",
-                         Error);
+                         "[quant_config] quant_type is \"int8\", expected nf4 or fp4", Error);
     CHECK_THROWS_AS(parse_quant_type("NF4"), Error);
     CHECK_THROWS_AS(parse_quant_type(""), Error);
   }
@@ -42,14 +41,14 @@ TEST_SUITE("quant config") {
       CHECK((resolve_compute_dtype(dtype, torch::kCPU) == dtype));
     }
     CHECK_THROWS_WITH_AS(resolve_compute_dtype(torch::kInt, torch::kCPU),
-                         doctest::Contains("compute_dtype is Int"),
-                         Error);
+                         doctest::Contains("compute_dtype is Int"), Error);
     CHECK_THROWS_AS(resolve_compute_dtype(torch::kFloat8_e4m3fn, torch::kCPU), Error);
   }
 
   TEST_CASE("auto is bfloat16 exactly where the device multiplies it natively") {
     const bool native = (kernels::cpu_features() & (kernels::kAvx512bf16 | kernels::kAmxBf16)) != 0;
-    CHECK((resolve_compute_dtype({}, torch::kCPU) == (native ? torch::kBFloat16 : torch::kFloat32)));
+    CHECK(
+        (resolve_compute_dtype({}, torch::kCPU) == (native ? torch::kBFloat16 : torch::kFloat32)));
     CHECK((resolve_compute_dtype({}, torch::kCUDA) == torch::kBFloat16));
   }
 }

@@ -221,24 +221,21 @@ TEST_SUITE("linear_4bit") {
         linear_4bit(random({2, 63}), w),
         doctest::Contains("x has shape [2, 63], expected [..., 64] for a weight of shape [8, 64]"),
         Error);
-    CHECK_THROWS_WITH_AS(
-        linear_4bit(torch::tensor(1.0f), w), doctest::Contains("x has shape []"), Error);
+    CHECK_THROWS_WITH_AS(linear_4bit(torch::tensor(1.0f), w), doctest::Contains("x has shape []"),
+                         Error);
     CHECK_THROWS_WITH_AS(linear_4bit(x.to(torch::kInt), w), doctest::Contains("x is Int"), Error);
     CHECK_THROWS_WITH_AS(linear_4bit(torch::Tensor(), w), doctest::Contains("undefined"), Error);
     CHECK_THROWS_WITH_AS(linear_4bit(x, w, torch::ones({9})),
-                         doctest::Contains("bias has shape [9], expected [8]"),
-                         Error);
-    CHECK_THROWS_WITH_AS(
-        linear_4bit(x, w, torch::ones({1, 8})), doctest::Contains("bias has shape [1, 8]"), Error);
+                         doctest::Contains("bias has shape [9], expected [8]"), Error);
+    CHECK_THROWS_WITH_AS(linear_4bit(x, w, torch::ones({1, 8})),
+                         doctest::Contains("bias has shape [1, 8]"), Error);
     CHECK_THROWS_WITH_AS(linear_4bit(x, w, torch::ones({8}).to(torch::kInt)),
-                         doctest::Contains("bias is Int"),
-                         Error);
-    CHECK_THROWS_WITH_AS(
-        linear_4bit(x, w, {}, torch::kInt), doctest::Contains("compute_dtype is Int"), Error);
+                         doctest::Contains("bias is Int"), Error);
+    CHECK_THROWS_WITH_AS(linear_4bit(x, w, {}, torch::kInt),
+                         doctest::Contains("compute_dtype is Int"), Error);
     CHECK_THROWS_WITH_AS(linear_4bit(x, quantize_4bit(random({64}))),
-                         doctest::Contains("the weight has shape [64]"),
+                         doctest::Contains("the weight has shape [64]"), Error);
+    CHECK_THROWS_WITH_AS(linear_4bit(x.to(torch::kMeta), w), doctest::Contains("x is on meta"),
                          Error);
-    CHECK_THROWS_WITH_AS(
-        linear_4bit(x.to(torch::kMeta), w), doctest::Contains("x is on meta"), Error);
   }
 }

@@ -39,8 +39,8 @@ torch::Tensor dequantized_by_hand(const QuantizedTensor& q) {
   return (q.code().index({nibbles}) * scale).to(q.dtype()).reshape(q.shape());
 }
 
-const std::vector<std::vector<int64_t>> kShapes = {
-    {1}, {2}, {65}, {3, 5}, {8, 48}, {64, 64}, {7, 4, 33}, {129, 257}};
+const std::vector<std::vector<int64_t>> kShapes = {{1},     {2},      {65},       {3, 5},
+                                                   {8, 48}, {64, 64}, {7, 4, 33}, {129, 257}};
 
 }  // namespace
 
@@ -111,10 +111,7 @@ TEST_SUITE("quant ops") {
 
   TEST_CASE("a non-contiguous weight is quantized as its contiguous copy") {
     const torch::Tensor w = random({70, 33});
-    const torch::Tensor views[] = {w.t(),
-                                   w.slice(1, 3, 30),
-                                   w.slice(0, 0, 70, 2),
-                                   w.select(1, 4),
+    const torch::Tensor views[] = {w.t(), w.slice(1, 3, 30), w.slice(0, 0, 70, 2), w.select(1, 4),
                                    torch::ones({1}).expand({5, 40})};
     for (const torch::Tensor& view : views) {
       CHECK(torch::equal(quantize_4bit(view).codes(), quantize_4bit(view.contiguous()).codes()));
@@ -188,11 +185,10 @@ TEST_SUITE("quant ops") {
         w[599][999] = inf;
         w[417][31] = std::nan("");
         CHECK_THROWS_WITH_AS(quantize_4bit(w),
-                             doctest::Contains("weight at [417, 31] of [600, 1000] is nan"),
-                             Error);
+                             doctest::Contains("weight at [417, 31] of [600, 1000] is nan"), Error);
         w[0][0] = -inf;
-        CHECK_THROWS_WITH_AS(
-            quantize_4bit(w), doctest::Contains("weight at [0, 0] of [600, 1000] is -inf"), Error);
+        CHECK_THROWS_WITH_AS(quantize_4bit(w),
+                             doctest::Contains("weight at [0, 0] of [600, 1000] is -inf"), Error);
       }
     });
     torch::Tensor transposed = random({5, 40}).t();
@@ -203,21 +199,20 @@ TEST_SUITE("quant ops") {
   TEST_CASE("what cannot be quantized is an Error that says what was expected") {
     const torch::Tensor w = random({4, 64});
     CHECK_THROWS_WITH_AS(quantize_4bit(torch::Tensor()), doctest::Contains("undefined"), Error);
-    CHECK_THROWS_WITH_AS(
-        quantize_4bit(w.to(torch::kInt)), doctest::Contains("the weight is Int"), Error);
-    CHECK_THROWS_WITH_AS(
-        quantize_4bit(w.to(torch::kFloat64)), doctest::Contains("the weight is Double"), Error);
-    CHECK_THROWS_WITH_AS(
-        quantize_4bit(torch::empty({0, 4})), doctest::Contains("shape [0, 4]"), Error);
+    CHECK_THROWS_WITH_AS(quantize_4bit(w.to(torch::kInt)), doctest::Contains("the weight is Int"),
+                         Error);
+    CHECK_THROWS_WITH_AS(quantize_4bit(w.to(torch::kFloat64)),
+                         doctest::Contains("the weight is Double"), Error);
+    CHECK_THROWS_WITH_AS(quantize_4bit(torch::empty({0, 4})), doctest::Contains("shape [0, 4]"),
+                         Error);
     CHECK_THROWS_WITH_AS(quantize_4bit(torch::tensor(1.0f)), doctest::Contains("shape []"), Error);
     for (const int64_t blocksize : {0, -64, 16, 48, 65, 8192}) {
-      CHECK_THROWS_WITH_AS(
-          quantize_4bit(w, {.blocksize = blocksize}), doctest::Contains("blocksize is"), Error);
+      CHECK_THROWS_WITH_AS(quantize_4bit(w, {.blocksize = blocksize}),
+                           doctest::Contains("blocksize is"), Error);
     }
     CHECK_THROWS_WITH_AS(quantize_4bit(w.to(torch::kMeta)), doctest::Contains("is on meta"), Error);
     CHECK_THROWS_WITH_AS(dequantize_4bit(quantize_4bit(w), torch::kInt),
-                         doctest::Contains("output dtype is Int"),
-                         Error);
+                         doctest::Contains("output dtype is Int"), Error);
   }
 
   TEST_CASE("a CUDA tensor in a build without CUDA kernels is an Error that says so") {
@@ -226,10 +221,9 @@ TEST_SUITE("quant ops") {
     static float memory[64];
     const at::Device gpu(at::kCUDA, 0);
     c10::Storage storage(c10::Storage::use_byte_size_t(), sizeof memory, c10::DataPtr(memory, gpu));
-    const torch::Tensor w =
-        at::detail::make_tensor<c10::TensorImpl>(std::move(storage),
-                                                 c10::DispatchKeySet(c10::DispatchKey::CUDA),
-                                                 caffe2::TypeMeta::Make<float>());
+    const torch::Tensor w = at::detail::make_tensor<c10::TensorImpl>(
+        std::move(storage), c10::DispatchKeySet(c10::DispatchKey::CUDA),
+        caffe2::TypeMeta::Make<float>());
     w.unsafeGetTensorImpl()->set_sizes_contiguous({64});
     CHECK_THROWS_WITH_AS(quantize_4bit(w), doctest::Contains("built without CUDA kernels"), Error);
   }

@@ -171,18 +171,15 @@ TEST_SUITE("quantized tensor") {
     refused(
         true, [](auto& p) { p.nested_code = torch::Tensor(); }, "nested_quant_map is nothing");
     refused(
-        true,
-        [](auto& p) { p.nested_absmax = torch::ones({7}); },
+        true, [](auto& p) { p.nested_absmax = torch::ones({7}); },
         "nested_absmax is Float with 7 elements");
     refused(
         true, [](auto& p) { p.nested_blocksize = 0; }, "nested_blocksize is 0");
     refused(
-        true,
-        [](auto& p) { p.absmax = p.absmax.to(torch::kFloat32); },
+        true, [](auto& p) { p.absmax = p.absmax.to(torch::kFloat32); },
         "absmax is Float with 6 elements, expected Byte");
     refused(
-        true,
-        [](auto& p) { p.nested_code = p.nested_code.to(torch::kMeta); },
+        true, [](auto& p) { p.nested_code = p.nested_code.to(torch::kMeta); },
         "nested_quant_map is on meta");
   }
 }

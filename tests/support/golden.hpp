@@ -80,9 +80,9 @@ inline double relative_error(double got, double want) {
 }  // namespace lorapp::test
 
 /// Checks ‖got − want‖ / ‖want‖ ≤ kGoldenTolerance and shows the distance if it is larger.
-#define CHECK_GOLDEN(got, want)                                                               \
-  do {                                                                                        \
-    const double golden_error = ::lorapp::test::relative_error((got), (want));                \
-    CHECK_MESSAGE(                                                                            \
-        golden_error <= ::lorapp::test::kGoldenTolerance, #got, " is off by ", golden_error); \
+#define CHECK_GOLDEN(got, want)                                                          \
+  do {                                                                                   \
+    const double golden_error = ::lorapp::test::relative_error((got), (want));           \
+    CHECK_MESSAGE(golden_error <= ::lorapp::test::kGoldenTolerance, #got, " is off by ", \
+                  golden_error);                                                         \
   } while (false)

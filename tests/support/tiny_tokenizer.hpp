@@ -45,8 +45,7 @@ inline void write_tiny_tokenizer(const std::filesystem::path& folder) {
       "--model_type=bpe --vocab_size=" + std::to_string(kTinyVocabSize) +
           " --byte_fallback=true --character_coverage=1.0 --normalization_rule_name=identity"
           " --remove_extra_whitespaces=false --num_threads=1 --minloglevel=3",
-      &iterator,
-      &model);
+      &iterator, &model);
   if (!status.ok()) throw std::runtime_error("training a tokenizer: " + status.ToString());
   std::ofstream(folder / "tokenizer.model", std::ios::binary) << model;
   std::ofstream(folder / "tokenizer_config.json")

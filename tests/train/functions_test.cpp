@@ -40,21 +40,12 @@ TEST_CASE("adamw: three clipped steps give torch.optim.AdamW's parameters") {
                           {0.01f, 0.02f, -0.7f, -3.0f, -4e-6f}};
   const float qg[3][3] = {{1, 2, -3}, {0.5f, -1, 1}, {0, 0, 2}};
   const double norms[3] = {3.760319232940674, 5.242375373840332, 3.6729414463043213};
-  const double want_p[3][5] = {{0.9890000224113464,
-                                -1.9880000352859497,
-                                0.4895000159740448,
-                                2.996999979019165,
-                                -0.009637595154345036},
-                               {0.9928339719772339,
-                                -1.9859933853149414,
-                                0.4807625412940979,
-                                2.9865617752075195,
-                                -0.0192707609385252},
-                               {0.9953519105911255,
-                                -1.9844788312911987,
-                                0.48363181948661804,
-                                2.983363628387451,
-                                -0.016431787982583046}};
+  const double want_p[3][5] = {{0.9890000224113464, -1.9880000352859497, 0.4895000159740448,
+                                2.996999979019165, -0.009637595154345036},
+                               {0.9928339719772339, -1.9859933853149414, 0.4807625412940979,
+                                2.9865617752075195, -0.0192707609385252},
+                               {0.9953519105911255, -1.9844788312911987, 0.48363181948661804,
+                                2.983363628387451, -0.016431787982583046}};
   const double want_q[3][3] = {{0.23999999463558197, -0.7599999904632568, 1.5099999904632568},
                                {0.23117989301681519, -0.7637935876846313, 1.5147854089736938},
                                {0.22436192631721497, -0.7667260766029358, 1.5143311023712158}};
@@ -215,18 +206,11 @@ TEST_CASE("training_arguments: one error names every wrong value") {
   args.adam_beta2 = 1;
   args.weight_decay = -0.1;
   const std::string message = error_of([&] { args.validate(); });
-  for (const char* part : {"output_dir is empty",
-                           "per_device_train_batch_size is 0",
-                           "gradient_accumulation_steps is -2",
-                           "learning_rate is inf",
-                           "num_train_epochs is 0",
-                           "logging_steps is 1.5",
-                           "save_steps is 0",
-                           "warmup_steps is -1",
-                           "max_steps is 0",
-                           "save_strategy is \"never\"",
-                           "adam_beta2 is 1",
-                           "weight_decay is -0.1"}) {
+  for (const char* part :
+       {"output_dir is empty", "per_device_train_batch_size is 0",
+        "gradient_accumulation_steps is -2", "learning_rate is inf", "num_train_epochs is 0",
+        "logging_steps is 1.5", "save_steps is 0", "warmup_steps is -1", "max_steps is 0",
+        "save_strategy is \"never\"", "adam_beta2 is 1", "weight_decay is -0.1"}) {
     CHECK_MESSAGE(contains(message, part), part, " in ", message);
   }
   CHECK_NOTHROW(TrainingArguments{}.validate());

@@ -32,15 +32,8 @@ TEST_CASE(
   CHECK(text.find('\r') == std::string::npos);
   CHECK(text.find('\x1b') == std::string::npos);
   CHECK(text.ends_with('\n'));
-  for (const char* part : {"step 2/9",
-                           "step 8/9",
-                           "loss ",
-                           "grad norm ",
-                           "lr ",
-                           "tokens/s",
-                           " left",
-                           "step 5  evaluation loss ",
-                           "checkpoint-9"}) {
+  for (const char* part : {"step 2/9", "step 8/9", "loss ", "grad norm ", "lr ", "tokens/s",
+                           " left", "step 5  evaluation loss ", "checkpoint-9"}) {
     CHECK_MESSAGE(contains(text, part), part, " in ", text);
   }
 }

@@ -139,17 +139,16 @@ TEST_CASE("resume: what places the data differently is refused, all of it in one
   args.shuffle = false;
   const std::string message =
       error_of([&] { Trainer(model, args, tiny_dataset(21)).train("last"); });
-  for (const char* part : {"per_device_train_batch_size was 3 and is now 2",
-                           "gradient_accumulation_steps was 3 and is now 5",
-                           "seed was 42 and is now 1",
-                           "shuffle",
-                           "the number of examples was 22 and is now 21"}) {
+  for (const char* part :
+       {"per_device_train_batch_size was 3 and is now 2",
+        "gradient_accumulation_steps was 3 and is now 5", "seed was 42 and is now 1", "shuffle",
+        "the number of examples was 22 and is now 21"}) {
     CHECK_MESSAGE(contains(message, part), message);
   }
   CHECK(contains(error_of([&] {
-              Trainer(model, tiny_args(folder / "out"), tiny_dataset(22, 3)).train("last");
-            }),
-            "other data"));
+                   Trainer(model, tiny_args(folder / "out"), tiny_dataset(22, 3)).train("last");
+                 }),
+                 "other data"));
 }
 
 TEST_CASE("resume: a missing or damaged checkpoint is named") {

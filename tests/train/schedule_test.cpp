@@ -104,11 +104,7 @@ TEST_CASE("schedule: every type gives the rates of transformers.get_scheduler") 
     const Schedule schedule{golden.type, 2e-4, golden.warmup, 100, golden.options};
     for (std::size_t i = 0; i < kSteps.size(); ++i) {
       CHECK_MESSAGE(std::abs(schedule.at(kSteps[i]) - golden.rates[i]) <= 1e-12 * 2e-4,
-                    scheduler_name(golden.type),
-                    " warmup ",
-                    golden.warmup,
-                    " step ",
-                    kSteps[i]);
+                    scheduler_name(golden.type), " warmup ", golden.warmup, " step ", kSteps[i]);
     }
   }
 }

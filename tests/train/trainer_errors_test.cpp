@@ -63,7 +63,8 @@ TEST_CASE("errors: an output folder that holds anything is refused before any wo
   CHECK_FALSE(std::filesystem::exists(folder / "out/checkpoint-500"));  // of another run
   folder.write("file", "x");
   args.output_dir = (folder / "file").string();
-  CHECK(contains(error_of([&] { Trainer(model, args, tiny_dataset(22)).train(); }), "not a folder"));
+  CHECK(
+      contains(error_of([&] { Trainer(model, args, tiny_dataset(22)).train(); }), "not a folder"));
 }
 
 TEST_CASE("errors: a loss that is not finite names the step and the examples; its past is saved") {
@@ -85,7 +86,7 @@ TEST_CASE("errors: a loss that is not finite names the step and the examples; it
   poison(first);
   args.output_dir = (folder / "first").string();
   CHECK(contains(error_of([&] { Trainer(first, args, tiny_dataset(22)).train(); }),
-            "step 1: the loss is"));
+                 "step 1: the loss is"));
   CHECK_FALSE(std::filesystem::exists(folder / "first"));
 }
 
@@ -137,8 +138,8 @@ TEST_CASE("errors: data and models that cannot train are refused with the reason
   };
   CHECK(contains(train(model, TokenizedDataset()), "data set is empty"));
   Example unscored{{1, 2, 3}, {1, kIgnoreLabel, kIgnoreLabel}};
-  CHECK(
-      contains(train(model, TokenizedDataset({unscored, unscored})), "no token is scored in examples"));
+  CHECK(contains(train(model, TokenizedDataset({unscored, unscored})),
+                 "no token is scored in examples"));
   {
     const PeftModel::AdapterDisabled guard(model);
     CHECK(contains(train(model, tiny_dataset(5)), "switched off"));

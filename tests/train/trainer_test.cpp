@@ -172,18 +172,15 @@ TEST_CASE("trainer: the output folder holds the newest checkpoints and the two J
   for (const auto& entry : std::filesystem::directory_iterator(folder / "out")) {
     names.insert(entry.path().filename().string());
   }
-  CHECK(names == std::set<std::string>{
-                     "checkpoint-8", "checkpoint-9", "trainer_state.json", "training_args.json"});
+  CHECK(names == std::set<std::string>{"checkpoint-8", "checkpoint-9", "trainer_state.json",
+                                       "training_args.json"});
   names.clear();
   for (const auto& entry : std::filesystem::directory_iterator(folder / "out/checkpoint-9")) {
     names.insert(entry.path().filename().string());
   }
-  CHECK(names == std::set<std::string>{"README.md",
-                                       "adapter_config.json",
-                                       "adapter_model.safetensors",
-                                       "optimizer.safetensors",
-                                       "progress.json",
-                                       "trainer_state.json",
+  CHECK(names == std::set<std::string>{"README.md", "adapter_config.json",
+                                       "adapter_model.safetensors", "optimizer.safetensors",
+                                       "progress.json", "trainer_state.json",
                                        "training_args.json"});
   CHECK(list_checkpoints(folder / "out").front().filename() == "checkpoint-8");
   // checkpoint-10 comes after checkpoint-9, not after checkpoint-1.

@@ -40,14 +40,8 @@ inline Batch collate(std::span<const Example* const> examples) {
   for (const Example* example : examples) {
     const std::size_t b = batch.cu_seqlens.size() - 1;
     LORAPP_CHECK(!example->ids.empty(), "collate", "example ", b, " of the batch has no tokens");
-    LORAPP_CHECK(example->ids.size() == example->labels.size(),
-                 "collate",
-                 "example ",
-                 b,
-                 " of the batch has ",
-                 example->ids.size(),
-                 " ids but ",
-                 example->labels.size(),
+    LORAPP_CHECK(example->ids.size() == example->labels.size(), "collate", "example ", b,
+                 " of the batch has ", example->ids.size(), " ids but ", example->labels.size(),
                  " labels");
     batch.cu_seqlens.push_back(batch.cu_seqlens.back() + static_cast<int64_t>(example->ids.size()));
   }
@@ -67,8 +61,7 @@ inline Batch collate(std::span<const Example* const> examples) {
     // predicts nothing.
     labels = std::copy(example->labels.begin() + 1, example->labels.end(), labels);
     *labels++ = kIgnoreLabel;
-    batch.num_labels += std::count_if(example->labels.begin() + 1,
-                                      example->labels.end(),
+    batch.num_labels += std::count_if(example->labels.begin() + 1, example->labels.end(),
                                       [](int64_t label) { return label != kIgnoreLabel; });
   }
   return batch;

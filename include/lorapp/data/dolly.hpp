@@ -173,27 +173,16 @@ DollyDataset::train_test_split(Size test_size, uint64_t seed)
 const {
   int64_t num_test = 0;
   if constexpr (std::floating_point<Size>) {
-    LORAPP_CHECK(test_size > 0 && test_size < 1,
-                 "train_test_split",
-                 "test_size is ",
-                 test_size,
+    LORAPP_CHECK(test_size > 0 && test_size < 1, "train_test_split", "test_size is ", test_size,
                  ", expected a fraction between 0 and 1 or a number of rows");
     num_test = static_cast<int64_t>(
         std::ceil(static_cast<double>(test_size) * static_cast<double>(size())));
   } else {
-    LORAPP_CHECK(std::cmp_greater(test_size, 0),
-                 "train_test_split",
-                 "test_size is ",
-                 test_size,
+    LORAPP_CHECK(std::cmp_greater(test_size, 0), "train_test_split", "test_size is ", test_size,
                  ", expected 1 row or more");
     num_test = std::cmp_less(test_size, size()) ? static_cast<int64_t>(test_size) : size();
   }
-  LORAPP_CHECK(num_test < size(),
-               "train_test_split",
-               "test_size ",
-               test_size,
-               " of ",
-               size(),
+  LORAPP_CHECK(num_test < size(), "train_test_split", "test_size ", test_size, " of ", size(),
                " rows leaves no row to train on");
   const std::vector<int64_t> order = numpy_permutation(size(), seed);
   return {.train = select({order.begin() + num_test, order.end()}),

@@ -58,12 +58,8 @@ class TokenizedDataset {
     statistics_.examples = static_cast<int64_t>(examples_->size());
     statistics_.cut_examples = cut_examples;
     for (const Example& example : *examples_) {
-      LORAPP_CHECK(example.ids.size() == example.labels.size(),
-                   "tokenized_dataset",
-                   "an example has ",
-                   example.ids.size(),
-                   " ids but ",
-                   example.labels.size(),
+      LORAPP_CHECK(example.ids.size() == example.labels.size(), "tokenized_dataset",
+                   "an example has ", example.ids.size(), " ids but ", example.labels.size(),
                    " labels");
       const auto length = static_cast<int64_t>(example.ids.size());
       statistics_.tokens += length;
@@ -76,8 +72,8 @@ class TokenizedDataset {
   bool empty() const { return size() == 0; }
 
   const Example& get(int64_t i) const {
-    LORAPP_CHECK(
-        i >= 0 && i < size(), "tokenized_dataset", "index ", i, " is outside [0, ", size(), ")");
+    LORAPP_CHECK(i >= 0 && i < size(), "tokenized_dataset", "index ", i, " is outside [0, ", size(),
+                 ")");
     return (*examples_)[static_cast<std::size_t>(i)];
   }
 

@@ -39,13 +39,9 @@ struct LabeledExample {
 inline LabeledExample make_example(const Tokenizer& tokenizer,
                                    const RenderedPrompt& prompt,
                                    const TokenizeOptions& options) {
-  LORAPP_CHECK(options.max_length >= 1,
-               "tokenize",
-               "max_length is ",
-               options.max_length,
+  LORAPP_CHECK(options.max_length >= 1, "tokenize", "max_length is ", options.max_length,
                ", expected 1 or more");
-  LORAPP_CHECK(!options.append_eos || tokenizer.eos_id(),
-               "tokenize",
+  LORAPP_CHECK(!options.append_eos || tokenizer.eos_id(), "tokenize",
                "append_eos asks for an end token, but the tokenizer has none");
   Tokenizer::Encoding encoding;
   if (options.train_on_inputs) {
@@ -65,10 +61,9 @@ inline LabeledExample make_example(const Tokenizer& tokenizer,
   };
   if (tokenizer.add_bos()) push(*tokenizer.bos_id(), false);
   for (std::size_t i = 0; i < encoding.ids.size(); ++i) {
-    push(encoding.ids[i],
-         options.train_on_inputs ||
-             lies_in_response(
-                 encoding.spans[i].first, encoding.spans[i].second, prompt.response_spans));
+    push(encoding.ids[i], options.train_on_inputs ||
+                              lies_in_response(encoding.spans[i].first, encoding.spans[i].second,
+                                               prompt.response_spans));
   }
   if (options.append_eos) push(*tokenizer.eos_id(), true);
 
@@ -83,9 +78,8 @@ inline LabeledExample make_example(const Tokenizer& tokenizer,
 
 /// True if some token of the example is scored.
 inline bool has_label(const Example& example) {
-  return std::any_of(example.labels.begin(), example.labels.end(), [](int64_t label) {
-    return label != kIgnoreLabel;
-  });
+  return std::any_of(example.labels.begin(), example.labels.end(),
+                     [](int64_t label) { return label != kIgnoreLabel; });
 }
 
 }  // namespace lorapp

@@ -115,8 +115,7 @@ inline PromptTemplate PromptTemplate::alpaca() {
 }
 
 inline PromptTemplate PromptTemplate::mistral_instruct() {
-  return from_strings("mistral-instruct",
-                      "[INST] {instruction}\n\n{context} [/INST] {response}",
+  return from_strings("mistral-instruct", "[INST] {instruction}\n\n{context} [/INST] {response}",
                       "[INST] {instruction} [/INST] {response}");
 }
 
@@ -135,10 +134,7 @@ inline PromptTemplate PromptTemplate::from_strings(std::string name,
 inline PromptTemplate PromptTemplate::named_or_file(const std::string& name_or_path) {
   if (name_or_path == "alpaca") return alpaca();
   if (name_or_path == "mistral-instruct") return mistral_instruct();
-  LORAPP_CHECK(std::filesystem::exists(name_or_path),
-               detail::kTemplateOp,
-               "\"",
-               name_or_path,
+  LORAPP_CHECK(std::filesystem::exists(name_or_path), detail::kTemplateOp, "\"", name_or_path,
                "\" is neither a template file nor the name of a built-in template; expected "
                "alpaca, mistral-instruct, or the path of a JSON file");
   return from_file(name_or_path);
@@ -169,11 +165,7 @@ inline PromptTemplate::Layout PromptTemplate::parse(std::string_view text,
     }
     const std::size_t close = c == '{' ? text.find_first_of("{}", at + 1) : std::string_view::npos;
     if (close == std::string_view::npos || text[close] != '}') {
-      problems.add(key,
-                   ": a single '",
-                   c,
-                   "' at byte ",
-                   at,
+      problems.add(key, ": a single '", c, "' at byte ", at,
                    "; a brace of the text itself is written twice");
       at += 1;
       continue;
@@ -196,19 +188,11 @@ inline PromptTemplate::Layout PromptTemplate::parse(std::string_view text,
       }
       layout.push_back(std::move(response));
     } else {
-      problems.add(key,
-                   ": unknown placeholder {",
-                   name,
-                   "} at byte ",
-                   at,
+      problems.add(key, ": unknown placeholder {", name, "} at byte ", at,
                    "; expected {instruction}, {context} (or {input}) or {response}");
     }
     if (responses > 0 && name != "response")
-      problems.add(key,
-                   ": {",
-                   name,
-                   "} at byte ",
-                   at,
+      problems.add(key, ": {", name, "} at byte ", at,
                    " stands behind {response}, which has to be the last");
     at = close + 1;
   }

@@ -101,25 +101,16 @@ inline std::vector<int64_t> prompt_tokens(const CausalLM& model,
                                           const Tokenizer& tokenizer,
                                           std::string_view prompt) {
   const ModelConfig& config = model.config();
-  LORAPP_CHECK(tokenizer.vocab_size() <= config.vocab_size,
-               "generate",
-               "the tokenizer has ",
-               tokenizer.vocab_size(),
-               " tokens, but the model's embedding has ",
-               config.vocab_size,
+  LORAPP_CHECK(tokenizer.vocab_size() <= config.vocab_size, "generate", "the tokenizer has ",
+               tokenizer.vocab_size(), " tokens, but the model's embedding has ", config.vocab_size,
                " rows");
   std::vector<int64_t> ids = tokenizer.encode(prompt, /*add_special_tokens=*/false);
   if (tokenizer.add_bos()) ids.insert(ids.begin(), *tokenizer.bos_id());
-  LORAPP_CHECK(!ids.empty(),
-               "generate",
+  LORAPP_CHECK(!ids.empty(), "generate",
                "the prompt is empty and the tokenizer has no bos token to begin with");
-  LORAPP_CHECK(static_cast<int64_t>(ids.size()) < config.max_position_embeddings,
-               "generate",
-               "the prompt has ",
-               ids.size(),
-               " tokens, but the model's context is ",
-               config.max_position_embeddings,
-               " (max_position_embeddings), which leaves no room");
+  LORAPP_CHECK(static_cast<int64_t>(ids.size()) < config.max_position_embeddings, "generate",
+               "the prompt has ", ids.size(), " tokens, but the model's context is ",
+               config.max_position_embeddings, " (max_position_embeddings), which leaves no room");
   return ids;
 }
 

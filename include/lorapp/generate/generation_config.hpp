@@ -48,22 +48,15 @@ struct GenerationConfig {
     };
     check(max_new_tokens >= 1, "max_new_tokens is ", max_new_tokens, ", expected 1 or more");
     check(min_new_tokens >= 0, "min_new_tokens is ", min_new_tokens, ", expected 0 or more");
-    check(min_new_tokens <= max_new_tokens || max_new_tokens < 1,
-          "min_new_tokens is ",
-          min_new_tokens,
-          ", more than max_new_tokens, ",
-          max_new_tokens);
-    check(std::isfinite(temperature) && temperature > 0,
-          "temperature is ",
-          temperature,
+    check(min_new_tokens <= max_new_tokens || max_new_tokens < 1, "min_new_tokens is ",
+          min_new_tokens, ", more than max_new_tokens, ", max_new_tokens);
+    check(std::isfinite(temperature) && temperature > 0, "temperature is ", temperature,
           ", expected a number above 0 (do_sample off is the limit at 0)");
     check(top_k >= 0, "top_k is ", top_k, ", expected 0 (all) or more");
     check(top_p >= 0 && top_p <= 1, "top_p is ", top_p, ", expected a number from 0 to 1");
     check(min_p >= 0 && min_p <= 1, "min_p is ", min_p, ", expected a number from 0 to 1");
-    check(std::isfinite(repetition_penalty) && repetition_penalty > 0,
-          "repetition_penalty is ",
-          repetition_penalty,
-          ", expected a number above 0");
+    check(std::isfinite(repetition_penalty) && repetition_penalty > 0, "repetition_penalty is ",
+          repetition_penalty, ", expected a number above 0");
     for (const std::string& stop : stop_strings) {
       check(!stop.empty(), "a stop string is empty, which would end every text at once");
     }

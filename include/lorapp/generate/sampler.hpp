@@ -38,8 +38,7 @@ inline torch::Tensor penalize_repetition(const torch::Tensor& scores,
 inline torch::Tensor exclude_tokens(const torch::Tensor& scores, std::span<const int64_t> tokens) {
   if (tokens.empty()) return scores;
   return scores.index_fill(
-      0,
-      torch::tensor(c10::IntArrayRef(tokens.data(), tokens.size()), torch::kInt64),
+      0, torch::tensor(c10::IntArrayRef(tokens.data(), tokens.size()), torch::kInt64),
       detail::kExcluded);
 }
 
@@ -90,20 +89,13 @@ class Sampler {
   /// (`context`: prompt, then new ones) and how many of them are new. Throws Error if a logit is
   /// NaN or infinite.
   int64_t next(const torch::Tensor& logits, std::span<const int64_t> context, int64_t num_new) {
-    LORAPP_CHECK(logits.dim() == 1,
-                 "sampler",
-                 "logits have shape ",
-                 logits.sizes(),
+    LORAPP_CHECK(logits.dim() == 1, "sampler", "logits have shape ", logits.sizes(),
                  ", expected one dimension");
     torch::Tensor scores = logits.to(torch::kCPU, torch::kFloat32);
     const torch::Tensor finite = torch::isfinite(scores);
-    LORAPP_CHECK(finite.all().item<bool>(),
-                 "sampler",
-                 scores.numel() - finite.sum().item<int64_t>(),
-                 " of ",
-                 scores.numel(),
-                 " logits of new token ",
-                 num_new + 1,
+    LORAPP_CHECK(finite.all().item<bool>(), "sampler",
+                 scores.numel() - finite.sum().item<int64_t>(), " of ", scores.numel(),
+                 " logits of new token ", num_new + 1,
                  " are NaN or infinite, expected finite numbers");
 
     scores = penalize_repetition(scores, context, config_.repetition_penalty);

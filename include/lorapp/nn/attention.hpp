@@ -69,14 +69,11 @@ inline torch::Tensor attend(const torch::Tensor& q,
                                             v.slice(1, first).unsqueeze(0))
         .reshape({1, heads * size});
   }
-  const auto product = [&](const torch::Tensor& queries,
-                           std::int64_t first_key,
-                           std::int64_t last_key,
-                           const std::optional<torch::Tensor>& mask) {
+  const auto product = [&](const torch::Tensor& queries, std::int64_t first_key,
+                           std::int64_t last_key, const std::optional<torch::Tensor>& mask) {
     return at::scaled_dot_product_attention(queries.transpose(0, 1).unsqueeze(0),
                                             k.slice(1, first_key, last_key).unsqueeze(0),
-                                            v.slice(1, first_key, last_key).unsqueeze(0),
-                                            mask,
+                                            v.slice(1, first_key, last_key).unsqueeze(0), mask,
                                             /*dropout_p=*/0.0,
                                             /*is_causal=*/!mask.has_value(),
                                             /*scale=*/std::nullopt,
@@ -93,15 +90,10 @@ inline torch::Tensor attend(const torch::Tensor& q,
     const std::int64_t first_key =
         windowed ? std::max<std::int64_t>(0, past + begin - window + 1) : 0;
     const std::int64_t last_key = past + end;
-    blocks.push_back(product(q.slice(0, begin, end),
-                             first_key,
-                             last_key,
-                             detail::visible(past + begin,
-                                             end - begin,
-                                             first_key,
-                                             last_key - first_key,
-                                             windowed ? window : 0,
-                                             q.device())));
+    blocks.push_back(
+        product(q.slice(0, begin, end), first_key, last_key,
+                detail::visible(past + begin, end - begin, first_key, last_key - first_key,
+                                windowed ? window : 0, q.device())));
   }
   return blocks.size() == 1 ? blocks.front() : at::cat(blocks, 0);
 }
@@ -138,8 +130,7 @@ class LORAPP_API AttentionImpl : public torch::nn::Module {
     for (std::size_t i = 0; i + 1 < ends.size(); ++i) {
       sequences.push_back(attend(q.slice(0, ends[i], ends[i + 1]),
                                  k.slice(0, ends[i], ends[i + 1]).transpose(0, 1),
-                                 v.slice(0, ends[i], ends[i + 1]).transpose(0, 1),
-                                 window));
+                                 v.slice(0, ends[i], ends[i + 1]).transpose(0, 1), window));
     }
     return o_proj(sequences.size() == 1 ? sequences.front() : at::cat(sequences, 0));
   }

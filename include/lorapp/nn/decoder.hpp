@@ -58,13 +58,12 @@ class LORAPP_API DecoderLayerImpl : public torch::nn::Module {
     }
     auto self = std::static_pointer_cast<DecoderLayerImpl>(shared_from_this());
     return checkpoint(
-        [self, context = std::move(context), seed = dropout_seed_, training = is_training()](
-            const torch::Tensor& input) {
+        [self, context = std::move(context), seed = dropout_seed_,
+         training = is_training()](const torch::Tensor& input) {
           const Replay replay(*self, seed, training);
           return self->forward(input, *context);
         },
-        x,
-        trainable);
+        x, trainable);
   }
 
   void seed_dropout(std::uint64_t step_seed) {
@@ -195,33 +194,20 @@ class LORAPP_API DecoderLM : public CausalLM {
   void check_input(const PackedInput& input, const KvCache* cache) const {
     input.validate();
     if (cache != nullptr) {
-      LORAPP_CHECK(input.num_sequences() == 1,
-                   "causal_lm",
-                   "a KV cache holds one sequence; got ",
+      LORAPP_CHECK(input.num_sequences() == 1, "causal_lm", "a KV cache holds one sequence; got ",
                    input.num_sequences());
     }
     if (!input.ids.is_cpu() || !input.positions.is_cpu()) return;
     const torch::Tensor ids = input.ids.contiguous();
     const auto* id = ids.const_data_ptr<std::int64_t>();
     for (std::int64_t i = 0; i < ids.size(0); ++i) {
-      LORAPP_CHECK(id[i] >= 0 && id[i] < config_.vocab_size,
-                   "causal_lm",
-                   "token id ",
-                   id[i],
-                   " at index ",
-                   i,
-                   " is outside the vocabulary of ",
-                   config_.vocab_size);
+      LORAPP_CHECK(id[i] >= 0 && id[i] < config_.vocab_size, "causal_lm", "token id ", id[i],
+                   " at index ", i, " is outside the vocabulary of ", config_.vocab_size);
     }
     if (cache != nullptr) {
       const std::int64_t first = input.positions.contiguous().const_data_ptr<std::int64_t>()[0];
-      LORAPP_CHECK(first == cache->length(),
-                   "causal_lm",
-                   "the first position is ",
-                   first,
-                   ", but the KV cache has seen ",
-                   cache->length(),
-                   " tokens");
+      LORAPP_CHECK(first == cache->length(), "causal_lm", "the first position is ", first,
+                   ", but the KV cache has seen ", cache->length(), " tokens");
     }
   }
 

@@ -26,14 +26,8 @@ class LORAPP_API EmbeddingImpl : public torch::nn::Module {
   /// Makes `weight` [rows, size] the parameter "weight".
   void set_weight(const torch::Tensor& weight, bool requires_grad = true) {
     LORAPP_CHECK(weight.dim() == 2 && weight.size(0) == rows_ && weight.size(1) == size_,
-                 "embedding",
-                 "weight has the shape ",
-                 weight.sizes(),
-                 "; expected [",
-                 rows_,
-                 ", ",
-                 size_,
-                 "]");
+                 "embedding", "weight has the shape ", weight.sizes(), "; expected [", rows_, ", ",
+                 size_, "]");
     if (parameters_.contains("weight")) parameters_.erase("weight");
     weight_ = register_parameter("weight", weight.detach(), requires_grad);
   }

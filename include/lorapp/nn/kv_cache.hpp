@@ -36,12 +36,8 @@ class LORAPP_API KvCache {
 
   /// Keeps the first `length` tokens, e.g. a prefix shared with the next prompt.
   void truncate(std::int64_t length) {
-    LORAPP_CHECK(can_truncate(length),
-                 "kv_cache",
-                 "cannot go back to ",
-                 length,
-                 " tokens: it has seen ",
-                 length_,
+    LORAPP_CHECK(can_truncate(length), "kv_cache", "cannot go back to ", length,
+                 " tokens: it has seen ", length_,
                  " and the sliding window has dropped the oldest");
     truncate_rows(length);
   }
@@ -63,8 +59,7 @@ class LORAPP_API KvCache {
                                                  const torch::Tensor& keys,
                                                  const torch::Tensor& values,
                                                  std::optional<std::int64_t> sliding_window) {
-    LORAPP_CHECK(!(torch::GradMode::is_enabled() && keys.requires_grad()),
-                 "kv_cache",
+    LORAPP_CHECK(!(torch::GradMode::is_enabled() && keys.requires_grad()), "kv_cache",
                  "no gradient flows through a cache; use torch::NoGradGuard around generation");
     if (layer_index >= layers_.size()) layers_.resize(layer_index + 1);
     Layer& layer = layers_[layer_index];
@@ -103,8 +98,8 @@ class LORAPP_API KvCache {
                             layer.keys.size(2) == like.size(2) &&
                             layer.keys.scalar_type() == like.scalar_type() &&
                             layer.keys.device() == like.device();
-    LORAPP_CHECK(
-        fits_model || rows == 0, "kv_cache", "filled by a model of other sizes; reset() it");
+    LORAPP_CHECK(fits_model || rows == 0, "kv_cache",
+                 "filled by a model of other sizes; reset() it");
     const std::int64_t capacity = fits_model ? layer.keys.size(1) : 0;
     if (rows + count <= capacity) return;
     const std::int64_t kept = layer.window > 0 ? std::min(rows, layer.window - 1) : rows;

@@ -92,13 +92,8 @@ class LORAPP_API LinearImpl : public torch::nn::Module {
 
   /// Makes `bias` [out] the parameter "bias".
   void set_bias(const torch::Tensor& bias, bool requires_grad = true) {
-    LORAPP_CHECK(bias.dim() == 1 && bias.size(0) == out_features_,
-                 "linear",
-                 "bias has the shape ",
-                 bias.sizes(),
-                 "; expected [",
-                 out_features_,
-                 "]");
+    LORAPP_CHECK(bias.dim() == 1 && bias.size(0) == out_features_, "linear", "bias has the shape ",
+                 bias.sizes(), "; expected [", out_features_, "]");
     if (parameters_.contains("bias")) parameters_.erase("bias");
     bias_ = register_parameter("bias", bias.detach(), requires_grad);
   }
@@ -145,14 +140,8 @@ class LORAPP_API LinearImpl : public torch::nn::Module {
 
   void check_shape(torch::IntArrayRef shape) const {
     LORAPP_CHECK(shape.size() == 2 && shape[0] == out_features_ && shape[1] == in_features_,
-                 "linear",
-                 "weight has the shape ",
-                 shape,
-                 "; expected [",
-                 out_features_,
-                 ", ",
-                 in_features_,
-                 "]");
+                 "linear", "weight has the shape ", shape, "; expected [", out_features_, ", ",
+                 in_features_, "]");
   }
 
   void drop_weight() {

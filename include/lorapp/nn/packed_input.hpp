@@ -41,8 +41,7 @@ struct PackedInput {
       }
       ends.push_back(static_cast<std::int64_t>(ids.size()));
     }
-    return {torch::tensor(ids, torch::kInt64),
-            std::move(ends),
+    return {torch::tensor(ids, torch::kInt64), std::move(ends),
             torch::tensor(positions, torch::kInt64)};
   }
 
@@ -50,28 +49,18 @@ struct PackedInput {
   /// end T, as many positions as ids.
   void validate() const {
     LORAPP_CHECK(ids.defined() && ids.dim() == 1 && ids.scalar_type() == torch::kInt64,
-                 "packed_input",
-                 "ids must be an int64 tensor of one dimension");
+                 "packed_input", "ids must be an int64 tensor of one dimension");
     LORAPP_CHECK(positions.defined() && positions.sizes() == ids.sizes() &&
                      positions.scalar_type() == torch::kInt64,
                  "packed_input",
-                 "positions must be an int64 tensor with one entry for each of the ",
-                 ids.size(0),
+                 "positions must be an int64 tensor with one entry for each of the ", ids.size(0),
                  " ids");
     LORAPP_CHECK(
         cu_seqlens.size() >= 2 && cu_seqlens.front() == 0 && cu_seqlens.back() == ids.size(0),
-        "packed_input",
-        "cu_seqlens must run from 0 to the number of ids, ",
-        ids.size(0));
+        "packed_input", "cu_seqlens must run from 0 to the number of ids, ", ids.size(0));
     for (std::size_t i = 1; i < cu_seqlens.size(); ++i) {
-      LORAPP_CHECK(cu_seqlens[i] > cu_seqlens[i - 1],
-                   "packed_input",
-                   "sequence ",
-                   i - 1,
-                   " is empty: it runs from ",
-                   cu_seqlens[i - 1],
-                   " to ",
-                   cu_seqlens[i]);
+      LORAPP_CHECK(cu_seqlens[i] > cu_seqlens[i - 1], "packed_input", "sequence ", i - 1,
+                   " is empty: it runs from ", cu_seqlens[i - 1], " to ", cu_seqlens[i]);
     }
   }
 };

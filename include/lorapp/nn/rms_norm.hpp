@@ -34,13 +34,8 @@ class LORAPP_API RMSNormImpl : public torch::nn::Module {
 
   /// Makes `weight` [size] the parameter "weight".
   void set_weight(const torch::Tensor& weight, bool requires_grad = true) {
-    LORAPP_CHECK(weight.dim() == 1 && weight.size(0) == size_,
-                 "rms_norm",
-                 "weight has the shape ",
-                 weight.sizes(),
-                 "; expected [",
-                 size_,
-                 "]");
+    LORAPP_CHECK(weight.dim() == 1 && weight.size(0) == size_, "rms_norm", "weight has the shape ",
+                 weight.sizes(), "; expected [", size_, "]");
     if (parameters_.contains("weight")) parameters_.erase("weight");
     weight_ = register_parameter("weight", weight.detach(), requires_grad);
   }

@@ -52,8 +52,8 @@ struct LORAPP_API LoraConfig {
   std::vector<std::int64_t> layers_to_transform = {};
   std::vector<std::string> layers_pattern = {};
   std::string base_model_name_or_path = {};  ///< empty: null on disk
-  bool inference_mode = false;          ///< saved adapters always say true, as PEFT's do
-  bool fan_in_fan_out = false;          ///< must be false: weights are [out, in]
+  bool inference_mode = false;               ///< saved adapters always say true, as PEFT's do
+  bool fan_in_fan_out = false;               ///< must be false: weights are [out, in]
   /// The keys of a file that lorapp does not know, each with its JSON text; written back unchanged.
   std::map<std::string, std::string> unknown_keys = {};
 

@@ -41,23 +41,12 @@ constexpr Codebook4 make_codebook4(const float (&values)[16], const std::uint8_t
 /// NF4: quantiles of a standard normal, scaled to [-1, 1], with an exact zero (Dettmers et al.
 /// 2023, "QLoRA", appendix E; the values are those of bitsandbytes).
 constexpr Codebook4 nf4_codebook() {
-  return make_codebook4({-1.0f,
-                         -0.6961928009986877f,
-                         -0.5250730514526367f,
-                         -0.39491748809814453f,
-                         -0.28444138169288635f,
-                         -0.18477343022823334f,
-                         -0.09105003625154495f,
-                         0.0f,
-                         0.07958029955625534f,
-                         0.16093020141124725f,
-                         0.24611230194568634f,
-                         0.33791524171829224f,
-                         0.44070982933044434f,
-                         0.5626170039176941f,
-                         0.7229568362236023f,
-                         1.0f},
-                        {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15});
+  return make_codebook4(
+      {-1.0f, -0.6961928009986877f, -0.5250730514526367f, -0.39491748809814453f,
+       -0.28444138169288635f, -0.18477343022823334f, -0.09105003625154495f, 0.0f,
+       0.07958029955625534f, 0.16093020141124725f, 0.24611230194568634f, 0.33791524171829224f,
+       0.44070982933044434f, 0.5626170039176941f, 0.7229568362236023f, 1.0f},
+      {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15});
 }
 
 /// A block whose absmax is smaller is scaled as if it had this one, so that the scale stays finite.
@@ -105,21 +94,9 @@ LORAPP_HD std::uint8_t unpack_nibble(std::uint8_t byte, bool second) {
 namespace detail {
 // Checked against the values that bitsandbytes' CUDA kernels spell out: the midpoints equal them.
 constexpr bool nf4_thresholds_are_exact() {
-  constexpr std::uint32_t bits[15] = {0xbf591cd8,
-                                      0xbf1c5270,
-                                      0xbeeb8480,
-                                      0xbeadea76,
-                                      0xbe703cec,
-                                      0xbe0d38bc,
-                                      0xbd3a7871,
-                                      0x3d22faff,
-                                      0x3df64862,
-                                      0x3e5067e0,
-                                      0x3e9582d4,
-                                      0x3ec753f9,
-                                      0x3f006d04,
-                                      0x3f248daf,
-                                      0x3f5c89da};
+  constexpr std::uint32_t bits[15] = {0xbf591cd8, 0xbf1c5270, 0xbeeb8480, 0xbeadea76, 0xbe703cec,
+                                      0xbe0d38bc, 0xbd3a7871, 0x3d22faff, 0x3df64862, 0x3e5067e0,
+                                      0x3e9582d4, 0x3ec753f9, 0x3f006d04, 0x3f248daf, 0x3f5c89da};
   constexpr Codebook4 book = nf4_codebook();
   for (int i = 0; i < 15; ++i) {
     if (book.threshold[i] != float_from_bits(bits[i])) return false;

@@ -72,19 +72,13 @@ LossResult evaluate_loss(CausalLM& model, const D& source, std::int64_t batch_si
     const Batch batch = detail::gather_batch(source, order, begin, end);
     const torch::Tensor hidden = model.hidden_states(packed_input(batch, device));
     const double loss = token_loss(model, hidden, batch.labels.to(device));
-    LORAPP_CHECK(std::isfinite(loss),
-                 "evaluate",
-                 "the loss of examples ",
-                 begin,
-                 " to ",
-                 end - 1,
-                 " is ",
-                 loss);
+    LORAPP_CHECK(std::isfinite(loss), "evaluate", "the loss of examples ", begin, " to ", end - 1,
+                 " is ", loss);
     sum += loss;
     result.tokens += batch.num_labels;
   }
-  LORAPP_CHECK(
-      result.tokens > 0, "evaluate", "no token of the ", result.examples, " examples is scored");
+  LORAPP_CHECK(result.tokens > 0, "evaluate", "no token of the ", result.examples,
+               " examples is scored");
   result.loss = sum / static_cast<double>(result.tokens);
   return result;
 }

@@ -42,11 +42,7 @@ void for_each_loss_chunk(CausalLM& model,
                          std::int64_t chunk_rows,
                          F&& f) {
   LORAPP_CHECK(hidden.dim() == 2 && labels.dim() == 1 && hidden.size(0) == labels.size(0),
-               "token_loss",
-               "hidden states ",
-               hidden.sizes(),
-               " and labels ",
-               labels.sizes(),
+               "token_loss", "hidden states ", hidden.sizes(), " and labels ", labels.sizes(),
                " do not fit; expected [T, hidden] and [T]");
   const torch::Tensor rows = at::nonzero(labels.ne(kIgnoreLabel)).squeeze(1);
   const std::int64_t count = rows.size(0);
@@ -55,10 +51,8 @@ void for_each_loss_chunk(CausalLM& model,
   for (std::int64_t begin = 0; begin < count; begin += step) {
     const torch::Tensor chunk = rows.slice(0, begin, std::min(count, begin + step));
     const torch::Tensor logits = model.lm_head(hidden.index_select(0, chunk));
-    f(at::cross_entropy_loss(logits.to(torch::kFloat32),
-                             labels.index_select(0, chunk),
-                             /*weight=*/{},
-                             at::Reduction::Sum));
+    f(at::cross_entropy_loss(logits.to(torch::kFloat32), labels.index_select(0, chunk),
+                             /*weight=*/{}, at::Reduction::Sum));
   }
 }
 
@@ -72,9 +66,8 @@ inline double token_loss(CausalLM& model,
                          std::int64_t chunk_rows = 0) {
   const torch::NoGradGuard no_grad;
   double sum = 0;
-  detail::for_each_loss_chunk(model, hidden, labels, chunk_rows, [&](const torch::Tensor& loss) {
-    sum += loss.item<double>();
-  });
+  detail::for_each_loss_chunk(model, hidden, labels, chunk_rows,
+                              [&](const torch::Tensor& loss) { sum += loss.item<double>(); });
   return sum;
 }
 

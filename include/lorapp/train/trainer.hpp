@@ -72,11 +72,8 @@ class Trainer {
       return std::chrono::duration<double>(time).count();
     };
     const Clock::time_point begin = Clock::now();
-    LORAPP_CHECK(args_.eval_strategy == "no" || eval_set_,
-                 "trainer",
-                 "eval_strategy is \"",
-                 args_.eval_strategy,
-                 "\" but there is no evaluation data set");
+    LORAPP_CHECK(args_.eval_strategy == "no" || eval_set_, "trainer", "eval_strategy is \"",
+                 args_.eval_strategy, "\" but there is no evaluation data set");
     AdamW optimizer(trained_parameters(model_),
                     {args_.adam_beta1, args_.adam_beta2, args_.adam_epsilon, args_.weight_decay});
     start(resume_from_checkpoint, optimizer);
@@ -166,11 +163,8 @@ class Trainer {
   void plan() {
     args_.validate();
     LORAPP_CHECK(train_set_.size() > 0, "trainer", "the training data set is empty");
-    data_ = {train_set_.size(),
-             args_.per_device_train_batch_size,
-             args_.gradient_accumulation_steps,
-             args_.seed,
-             args_.shuffle};
+    data_ = {train_set_.size(), args_.per_device_train_batch_size,
+             args_.gradient_accumulation_steps, args_.seed, args_.shuffle};
     const auto windows = static_cast<double>(data_.windows());
     schedule_.type = args_.lr_scheduler_type;
     schedule_.learning_rate = args_.learning_rate;
@@ -256,9 +250,8 @@ class Trainer {
 
     step.grad_norm = optimizer.grad_norm();
     if (!std::isfinite(step.grad_norm)) {
-      fail_step(optimizer,
-                "the norm of the gradient is " + std::to_string(step.grad_norm) +
-                    in_examples(first, end));
+      fail_step(optimizer, "the norm of the gradient is " + std::to_string(step.grad_norm) +
+                               in_examples(first, end));
     }
     step.learning_rate = schedule_.at(state_.global_step);
     optimizer.step(step.learning_rate, clip_factor(step.grad_norm, args_.max_grad_norm));
@@ -361,12 +354,9 @@ class Trainer {
     const std::int64_t last = state_.global_step - 1;
     const std::vector<Batch> batches =
         data_.read_window(train_set_, data_.order(last / data_.windows()), last % data_.windows());
-    LORAPP_CHECK(detail::hash_batches(batches) == progress_.last_window_hash,
-                 "trainer",
-                 checkpoint.string(),
-                 " was trained on other data: the examples of its last step, ",
-                 state_.global_step,
-                 ", are not those of this data set");
+    LORAPP_CHECK(detail::hash_batches(batches) == progress_.last_window_hash, "trainer",
+                 checkpoint.string(), " was trained on other data: the examples of its last step, ",
+                 state_.global_step, ", are not those of this data set");
   }
 
   template <class F>
