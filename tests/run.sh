@@ -7,6 +7,6 @@ build=${BUILD_DIR:-$PWD/build}
 
 bash cmake/setup.sh "$build"
 . "$build/lorapp-env.sh"
-cmake -S . -B "$build" -DCMAKE_BUILD_TYPE=Release -DLORAPP_BUILD_TESTS=ON -DLORAPP_BUILD_EXAMPLES=ON -DLORAPP_BUILD_BENCH=ON
+cmake -S . -B "$build" -DCMAKE_BUILD_TYPE=Release -DLORAPP_BUILD_TESTS=ON -DLORAPP_BUILD_EXAMPLES=ON -DLORAPP_BUILD_BENCH=ON -DLORAPP_WERROR=ON
 cmake --build "$build"
 ctest --test-dir "$build" --output-on-failure --no-tests=error --parallel "$(nproc)" --label-exclude '^(slow|peers)$' "$@" </dev/null

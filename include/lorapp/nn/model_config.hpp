@@ -28,7 +28,7 @@ struct LORAPP_API ModelConfig {
   std::int64_t num_attention_heads = 32;
   std::int64_t num_key_value_heads = 8;
   /// Nothing: hidden_size / num_attention_heads; see head_size().
-  std::optional<std::int64_t> head_dim;
+  std::optional<std::int64_t> head_dim = {};
   std::string hidden_act = "silu";
   std::int64_t max_position_embeddings = 32768;
   /// Standard deviation of the initial weights of from_config.
@@ -36,7 +36,7 @@ struct LORAPP_API ModelConfig {
   double rms_norm_eps = 1e-5;
   double rope_theta = 10000.0;
   /// Keys a query sees, itself included; nothing: all before it. Always nothing for Llama.
-  std::optional<std::int64_t> sliding_window;
+  std::optional<std::int64_t> sliding_window = {};
   bool tie_word_embeddings = false;
   /// Biases of q, k, v, o and of gate, up, down; Llama only.
   bool attention_bias = false;
@@ -44,11 +44,11 @@ struct LORAPP_API ModelConfig {
   std::optional<std::int64_t> bos_token_id = 1;
   /// Every id that ends a text.
   std::vector<std::int64_t> eos_token_id = {2};
-  std::optional<std::int64_t> pad_token_id;
+  std::optional<std::int64_t> pad_token_id = {};
   /// `dtype` (transformers 5) or `torch_dtype` (4).
-  std::optional<c10::ScalarType> dtype;
+  std::optional<c10::ScalarType> dtype = {};
   /// Present where the folder's weights are 4-bit already (bitsandbytes).
-  std::optional<QuantConfig> quantization_config;
+  std::optional<QuantConfig> quantization_config = {};
 
   /// The size of one attention head.
   std::int64_t head_size() const {
