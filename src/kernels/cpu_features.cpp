@@ -20,9 +20,7 @@ std::uint64_t xcr0() noexcept {
 
 constexpr bool bit(std::uint32_t word, int index) { return (word >> index & 1u) != 0; }
 
-}  // namespace
-
-std::uint32_t cpu_features() noexcept {
+std::uint32_t read_features() noexcept {
   std::uint32_t a = 0, b = 0, c = 0, d = 0;
   if (__get_cpuid(1, &a, &b, &c, &d) == 0) return 0;
   const bool osxsave = bit(c, 27), fma = bit(c, 12), f16c = bit(c, 29);
@@ -44,6 +42,14 @@ std::uint32_t cpu_features() noexcept {
   if (tiles && bit(d, 22)) found |= kAmxBf16;
   if (a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && zmm && bit(a, 5))
     found |= kAvx512bf16;
+  return found;
+}
+
+}  // namespace
+
+std::uint32_t cpu_features() noexcept {
+  // Asked once: under a hypervisor every CPUID is a trap, tens of microseconds long.
+  static const std::uint32_t found = read_features();
   return found;
 }
 #else

@@ -65,8 +65,7 @@ TableList compiled_tables() noexcept {
 }
 
 bool can_run(const KernelTable& table) noexcept {
-  static const std::uint32_t features = cpu_features();
-  return (table.required & ~features) == 0;
+  return (table.required & ~cpu_features()) == 0;
 }
 
 const KernelTable* find_table(std::string_view name) noexcept {

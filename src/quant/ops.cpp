@@ -19,8 +19,9 @@
 namespace lorapp {
 namespace {
 
-// Elements that one thread takes at least: below, starting a thread costs more than it saves.
-constexpr std::int64_t kGrainElements = 1 << 16;
+// Weights that one thread takes at least: below, starting a thread costs more than it saves.
+constexpr std::int64_t kQuantizeGrain = 1 << 16;
+constexpr std::int64_t kDequantizeGrain = 1 << 18;
 
 kernels::Float float_type(at::ScalarType dtype) {
   if (dtype == at::kBFloat16) return kernels::Float::bf16;
@@ -60,7 +61,7 @@ void quantize_blocks(const at::Tensor& w,
   constexpr std::int64_t kNone = std::numeric_limits<std::int64_t>::max();
   std::atomic<std::int64_t> first_bad{kNone};
   at::parallel_for(
-      0, blocks, std::max<std::int64_t>(1, kGrainElements / blocksize),
+      0, blocks, std::max<std::int64_t>(1, kQuantizeGrain / blocksize),
       [&](std::int64_t begin, std::int64_t end) {
         const std::int64_t offset = begin * blocksize;
         const std::int64_t bad = kernel.quantize_4bit({
@@ -132,7 +133,7 @@ void detail::dequantize_range(const QuantizedTensor& w,
   const std::int64_t blocks = (numel + blocksize - 1) / blocksize;
   const auto* codes = w.codes().const_data_ptr<std::uint8_t>() + first_block * blocksize / 2;
   const std::int64_t out_size = out_type == kernels::Float::f32 ? 4 : 2;
-  at::parallel_for(0, blocks, std::max<std::int64_t>(1, kGrainElements / blocksize),
+  at::parallel_for(0, blocks, std::max<std::int64_t>(1, kDequantizeGrain / blocksize),
                    [&](std::int64_t begin, std::int64_t end) {
                      float expanded[kChunkBlocks];
                      const std::int64_t step = w.is_nested() ? kChunkBlocks : end - begin;
