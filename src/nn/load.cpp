@@ -15,6 +15,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -239,7 +240,8 @@ std::shared_ptr<CausalLM> CausalLM::from_pretrained(const std::filesystem::path&
   detail::tie_head(*model);
 
   const std::filesystem::path generation = dir / "generation_config.json";
-  if (std::filesystem::exists(generation)) {
+  std::error_code ignored;  // a file that is there and cannot be read is read_text_file's error
+  if (std::filesystem::exists(generation, ignored)) {
     model->set_generation_config(detail::read_text_file(generation, kOp));
   }
   return model;

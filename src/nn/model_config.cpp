@@ -9,6 +9,7 @@
 #include <array>
 #include <cmath>
 #include <string_view>
+#include <system_error>
 #include <utility>
 
 namespace lorapp {
@@ -301,11 +302,12 @@ ModelConfig ModelConfig::from_file(const std::filesystem::path& path) {
 }
 
 ModelConfig ModelConfig::from_pretrained(const std::filesystem::path& dir) {
-  LORAPP_CHECK(std::filesystem::is_directory(dir), kOp, dir.string(),
+  std::error_code ignored;
+  LORAPP_CHECK(std::filesystem::is_directory(dir, ignored), kOp, dir.string(),
                ": not a folder; expected a model folder with config.json");
   ModelConfig config = from_file(dir / "config.json");
   const std::filesystem::path generation = dir / "generation_config.json";
-  if (!std::filesystem::exists(generation)) return config;
+  if (!std::filesystem::exists(generation, ignored)) return config;
   const json file = detail::read_json_object(generation, kOp);
   Problems problems(std::string(kOp), generation.string());
   read_token_ids(file, config, problems);

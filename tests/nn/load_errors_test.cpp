@@ -80,6 +80,10 @@ TEST_SUITE("nn") {
     const TemporaryFolder folder;
     CHECK(contains(error_of([&] { CausalLM::from_pretrained(folder / "nowhere"); }), "nowhere"));
     CHECK(contains(error_of([&] { CausalLM::from_pretrained(folder.path()); }), "config.json"));
+    // A name that no file system takes: std::filesystem would throw an exception of its own.
+    const std::string too_long(300, 'x');
+    CHECK(contains(error_of([&] { CausalLM::from_pretrained(folder / too_long); }), too_long));
+    CHECK(contains(error_of([&] { toy_model()->save_pretrained(folder / too_long); }), too_long));
     toy_config().save(folder / "config.json");
     CHECK(
         contains(error_of([&] { CausalLM::from_pretrained(folder.path()); }), "model.safetensors"));
