@@ -106,7 +106,7 @@ std::vector<Source> match_tensors(const Checkpoint& checkpoint,
       if (!dense_shape) continue;
       shape = *dense_shape;
     } else if (!is_float(info.dtype)) {
-      problems.add(source.name, " is ", info.dtype, "; expected F32, BF16 or F16");
+      problems.add(source.name, " is ", info.dtype, "; expected F32, BF16, F16 or F64");
     }
     if (shape != spec.shape) {
       problems.add(source.name, " has the shape ", text_of(shape), "; config.json makes it ",
