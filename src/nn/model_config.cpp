@@ -99,6 +99,12 @@ double read_rope(const json& file, Problems& problems) {
   for (const char* key : {"rope_scaling", "rope_parameters"}) {
     const json* rope = detail::find_object(file, key, problems);
     if (rope == nullptr) continue;
+    for (const auto& [name, value] : rope->items()) {
+      if (!value.is_object()) continue;
+      problems.add(key, ": \"", name,
+                   "\" is an object; parameters that differ from layer to layer ",
+                   "are not supported");
+    }
     const std::string type =
         detail::get_string_or(*rope, {"rope_type", "type"}, problems, "default");
     if (type != "default") {
