@@ -179,13 +179,17 @@ AtomicDirectory::~AtomicDirectory() {
 
 void AtomicDirectory::commit() {
   LORAPP_CHECK(!temporary_.empty(), kOp, target_.string(), ": finished twice");
-  for (const auto& entry : fs::recursive_directory_iterator(temporary_)) {
-    if (entry.is_directory()) {
-      flush_folder(entry.path());
-    } else if (entry.is_regular_file()) {
-      flush_file(entry.path());
+  std::error_code walk_error, ignored;
+  for (auto entry = fs::recursive_directory_iterator(temporary_, walk_error);
+       !walk_error && entry != fs::recursive_directory_iterator(); entry.increment(walk_error)) {
+    if (entry->is_directory(ignored)) {
+      flush_folder(entry->path());
+    } else if (entry->is_regular_file(ignored)) {
+      flush_file(entry->path());
     }
   }
+  LORAPP_CHECK(!walk_error, kOp, target_.string(), ": cannot be finished: ", temporary_.string(),
+               " cannot be read: ", walk_error.message());
   flush_folder(temporary_);
 
   // rename() itself replaces an empty folder, and only that.

@@ -47,8 +47,10 @@ std::optional<fs::path> detail::find_hub_snapshot(const fs::path& repository,
     return snapshots / revision;
   }
   std::vector<fs::path> complete;
-  for (const auto& snapshot : fs::directory_iterator(snapshots, error)) {
-    if (fs::exists(snapshot.path() / file, error)) complete.push_back(snapshot.path());
+  std::error_code ignored;
+  for (auto snapshot = fs::directory_iterator(snapshots, error);
+       !error && snapshot != fs::directory_iterator(); snapshot.increment(error)) {
+    if (fs::exists(snapshot->path() / file, ignored)) complete.push_back(snapshot->path());
   }
   if (complete.empty()) return {};
   return *std::ranges::min_element(complete);

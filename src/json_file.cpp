@@ -113,6 +113,7 @@ std::optional<std::int64_t> as_int(const json& value) {
 std::string read_text_file(const fs::path& path, std::string_view op, std::size_t max_bytes) {
   std::error_code error;
   const auto status = fs::status(path, error);
+  LORAPP_CHECK(fs::status_known(status), op, path.string(), ": ", error.message());
   LORAPP_CHECK(fs::exists(status), op, path.string(), ": no such file");
   LORAPP_CHECK(fs::is_regular_file(status), op, path.string(), ": not a regular file");
   const auto size = fs::file_size(path, error);

@@ -2,6 +2,8 @@
 // The reference of every vector conversion, and what all tables use for the ends of arrays. C++17.
 #pragma once
 
+#include "kernels/table.hpp"
+
 #include <lorapp/host_device.hpp>
 
 #include <cstdint>
@@ -55,6 +57,19 @@ LORAPP_HD std::uint16_t f32_to_f16(float x) {
     rounded = (magnitude - 0x38000000u + 0xfffu + (magnitude >> 13 & 1u)) >> 13;
   }
   return static_cast<std::uint16_t>(sign | rounded);
+}
+
+/// x rounded to another type and back.
+LORAPP_HD float round_to(Float type, float x) {
+  switch (type) {
+    case Float::bf16:
+      return bf16_to_f32(f32_to_bf16(x));
+    case Float::f16:
+      return f16_to_f32(f32_to_f16(x));
+    case Float::f32:
+      break;
+  }
+  return x;
 }
 
 /// Element types, as template arguments: how one element is stored, and its value.

@@ -43,17 +43,6 @@ __m512 round_16(Float type, __m512 x) {
   }
   return x;
 }
-float round_to(Float type, float x) {
-  switch (type) {
-    case Float::bf16:
-      return bf16_to_f32(f32_to_bf16(x));
-    case Float::f16:
-      return f16_to_f32(f32_to_f16(x));
-    case Float::f32:
-      break;
-  }
-  return x;
-}
 
 // Magnitudes order as their bits do, infinity and NaN last: the maximum is taken over integers.
 float max_abs_f32(const float* x, std::int64_t n) {

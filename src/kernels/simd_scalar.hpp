@@ -10,19 +10,6 @@ namespace {
 
 constexpr int kGroup = 2;  // elements that encode and decode take at a time: whole bytes of codes
 
-/// x rounded to another type and back.
-float round_to(Float type, float x) {
-  switch (type) {
-    case Float::bf16:
-      return bf16_to_f32(f32_to_bf16(x));
-    case Float::f16:
-      return f16_to_f32(f32_to_f16(x));
-    case Float::f32:
-      break;
-  }
-  return x;
-}
-
 /// The largest magnitude of n elements; not finite if one of them is not.
 template <class T>
 float max_abs(const typename T::Storage* x, std::int64_t n) {

@@ -12,6 +12,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 
 #include <string>
+#include <system_error>
 
 namespace lorapp {
 
@@ -53,10 +54,13 @@ std::string generation_config_text(const ModelConfig& config) {
 }
 
 bool is_new_or_empty(const std::filesystem::path& dir) {
-  if (!std::filesystem::exists(dir)) return true;
-  LORAPP_CHECK(std::filesystem::is_directory(dir), "save_pretrained", dir.string(),
+  std::error_code error;
+  if (!std::filesystem::exists(dir, error)) return true;  // AtomicDirectory says if it cannot be
+  LORAPP_CHECK(std::filesystem::is_directory(dir, error), "save_pretrained", dir.string(),
                ": a file of that name exists; expected a folder");
-  return std::filesystem::is_empty(dir);
+  const bool empty = std::filesystem::is_empty(dir, error);
+  LORAPP_CHECK(!error, "save_pretrained", dir.string(), ": cannot be read: ", error.message());
+  return empty;
 }
 
 }  // namespace

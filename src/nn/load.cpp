@@ -15,6 +15,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -85,6 +86,7 @@ std::vector<Source> match_tensors(const Checkpoint& checkpoint,
   std::vector<Source> sources;
   std::set<std::string> known;
   std::vector<std::string> missing;
+  bool any_4bit = false;
   Problems problems(std::string(kOp), dir.string());
   for (const TensorSpec& spec : specs) {
     Source source{spec, spec.name};
@@ -98,19 +100,24 @@ std::vector<Source> match_tensors(const Checkpoint& checkpoint,
     std::vector<std::int64_t> shape = info.shape;
     const std::vector<std::string> companions = detail::bnb_companions(checkpoint, source.name);
     if (!companions.empty()) {
-      source.is_4bit = true;
+      source.is_4bit = any_4bit = true;
       known.insert(companions.begin(), companions.end());
       const auto dense_shape = detail::bnb_shape(checkpoint, source.name, problems);
       if (!dense_shape) continue;
       shape = *dense_shape;
     } else if (!is_float(info.dtype)) {
-      problems.add(source.name, " is ", info.dtype, "; expected F32, BF16 or F16");
+      problems.add(source.name, " is ", info.dtype, "; expected F32, BF16, F16 or F64");
     }
     if (shape != spec.shape) {
       problems.add(source.name, " has the shape ", text_of(shape), "; config.json makes it ",
                    text_of(spec.shape));
     }
     sources.push_back(std::move(source));
+  }
+  if (config.quantization_config && !any_4bit) {
+    problems.add(
+        "config.json says that the weights are 4-bit (quantization_config), but the files hold "
+        "none with a quant_state.bitsandbytes__nf4 or __fp4");
   }
   std::vector<std::string> unexpected;
   for (const std::string& name : checkpoint.names()) {
@@ -153,7 +160,8 @@ class Loader {
       : checkpoint_(checkpoint),
         dtype_(options.dtype ? options.dtype : config.dtype),
         device_(options.device) {
-    if (options.quant_config) compute_dtype_ = options.quant_config->compute_dtype;
+    const auto& quant = options.quant_config ? options.quant_config : config.quantization_config;
+    if (quant) compute_dtype_ = quant->compute_dtype;
     // A folder that is 4-bit already stays as it is: what it left dense was left on purpose.
     if (!config.quantization_config) quant_ = options.quant_config;
   }
@@ -239,7 +247,8 @@ std::shared_ptr<CausalLM> CausalLM::from_pretrained(const std::filesystem::path&
   detail::tie_head(*model);
 
   const std::filesystem::path generation = dir / "generation_config.json";
-  if (std::filesystem::exists(generation)) {
+  std::error_code ignored;  // a file that is there and cannot be read is read_text_file's error
+  if (std::filesystem::exists(generation, ignored)) {
     model->set_generation_config(detail::read_text_file(generation, kOp));
   }
   return model;

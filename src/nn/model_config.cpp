@@ -9,6 +9,7 @@
 #include <array>
 #include <cmath>
 #include <string_view>
+#include <system_error>
 #include <utility>
 
 namespace lorapp {
@@ -98,6 +99,12 @@ double read_rope(const json& file, Problems& problems) {
   for (const char* key : {"rope_scaling", "rope_parameters"}) {
     const json* rope = detail::find_object(file, key, problems);
     if (rope == nullptr) continue;
+    for (const auto& [name, value] : rope->items()) {
+      if (!value.is_object()) continue;
+      problems.add(key, ": \"", name,
+                   "\" is an object; parameters that differ from layer to layer ",
+                   "are not supported");
+    }
     const std::string type =
         detail::get_string_or(*rope, {"rope_type", "type"}, problems, "default");
     if (type != "default") {
@@ -301,11 +308,12 @@ ModelConfig ModelConfig::from_file(const std::filesystem::path& path) {
 }
 
 ModelConfig ModelConfig::from_pretrained(const std::filesystem::path& dir) {
-  LORAPP_CHECK(std::filesystem::is_directory(dir), kOp, dir.string(),
+  std::error_code ignored;
+  LORAPP_CHECK(std::filesystem::is_directory(dir, ignored), kOp, dir.string(),
                ": not a folder; expected a model folder with config.json");
   ModelConfig config = from_file(dir / "config.json");
   const std::filesystem::path generation = dir / "generation_config.json";
-  if (!std::filesystem::exists(generation)) return config;
+  if (!std::filesystem::exists(generation, ignored)) return config;
   const json file = detail::read_json_object(generation, kOp);
   Problems problems(std::string(kOp), generation.string());
   read_token_ids(file, config, problems);

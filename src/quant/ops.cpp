@@ -7,7 +7,6 @@
 
 #include "quant/backend.hpp"
 #include "quant/checks.hpp"
-#include "quant/dequantize.hpp"
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -120,18 +119,14 @@ void nest_absmax(QuantizedTensor::Parts& parts) {
   });
 }
 
-}  // namespace
-
-void detail::dequantize_range(const QuantizedTensor& w,
-                              std::int64_t first_block,
-                              std::int64_t numel,
-                              kernels::Float out_type,
-                              void* out) {
+// All elements, rounded to w.dtype(), then converted to `out_type`; `out` has room for them.
+void dequantize_blocks(const QuantizedTensor& w, kernels::Float out_type, void* out) {
   constexpr std::int64_t kChunkBlocks = 256;  // absmax expanded at a time, on the stack
-  const auto& kernel = kernel_table();
+  const auto& kernel = detail::kernel_table();
+  const std::int64_t numel = w.numel();
   const std::int64_t blocksize = w.blocksize();
-  const std::int64_t blocks = (numel + blocksize - 1) / blocksize;
-  const auto* codes = w.codes().const_data_ptr<std::uint8_t>() + first_block * blocksize / 2;
+  const std::int64_t blocks = w.absmax().numel();
+  const auto* codes = w.codes().const_data_ptr<std::uint8_t>();
   const std::int64_t out_size = out_type == kernels::Float::f32 ? 4 : 2;
   at::parallel_for(0, blocks, std::max<std::int64_t>(1, kDequantizeGrain / blocksize),
                    [&](std::int64_t begin, std::int64_t end) {
@@ -142,9 +137,9 @@ void detail::dequantize_range(const QuantizedTensor& w,
                        const float* absmax = expanded;
                        if (w.is_nested()) {
                          kernel.expand_nested({
-                             .codes = w.absmax().const_data_ptr<std::uint8_t>() + first_block + b,
+                             .codes = w.absmax().const_data_ptr<std::uint8_t>() + b,
                              .nested_absmax = w.nested_absmax().const_data_ptr<float>(),
-                             .first = first_block + b,
+                             .first = b,
                              .n = count,
                              .blocksize = w.nested_blocksize(),
                              .map = w.nested_code().const_data_ptr<float>(),
@@ -152,7 +147,7 @@ void detail::dequantize_range(const QuantizedTensor& w,
                              .absmax = expanded,
                          });
                        } else {
-                         absmax = w.absmax().const_data_ptr<float>() + first_block + b;
+                         absmax = w.absmax().const_data_ptr<float>() + b;
                        }
                        const std::int64_t offset = b * blocksize;
                        kernel.dequantize_4bit({
@@ -169,11 +164,15 @@ void detail::dequantize_range(const QuantizedTensor& w,
                    });
 }
 
+}  // namespace
+
 QuantizedTensor quantize_4bit(const torch::Tensor& w, const QuantConfig& config) {
   constexpr const char* kOp = "quantize_4bit";
   LORAPP_CHECK(w.defined(), kOp, "the weight is an undefined tensor");
   LORAPP_CHECK(detail::is_quantizable(w.scalar_type()), kOp, "the weight is ", w.scalar_type(),
                ", expected float32, bfloat16 or float16");
+  LORAPP_CHECK(w.layout() == at::kStrided, kOp, "the weight has the layout ", w.layout(),
+               ", expected a dense tensor");
   LORAPP_CHECK(w.numel() > 0 && w.dim() > 0, kOp, "the weight has shape ", w.sizes(),
                ", expected at least one dimension and one element");
   LORAPP_CHECK(detail::is_valid_blocksize(config.blocksize), kOp, "blocksize is ", config.blocksize,
@@ -209,7 +208,7 @@ torch::Tensor dequantize_4bit(const QuantizedTensor& w, std::optional<torch::Dty
   check_on_cpu(w.device(), kOp);
   const at::ScalarType direct = detail::is_quantizable(dtype) ? dtype : at::kFloat;
   const at::Tensor dense = at::empty(w.shape(), direct);
-  detail::dequantize_range(w, 0, w.numel(), float_type(direct), dense.mutable_data_ptr());
+  dequantize_blocks(w, float_type(direct), dense.mutable_data_ptr());
   return dense.to(dtype);
 }
 

@@ -102,6 +102,12 @@ QuantizedTensor QuantizedTensor::from_parts(Parts parts, std::string_view name) 
   return tensor;
 }
 
+std::int64_t QuantizedTensor::size(std::size_t dim) const {
+  LORAPP_CHECK(dim < parts_.shape.size(), "quantized_tensor", "size(", dim, ") of the shape ",
+               at::IntArrayRef(parts_.shape));
+  return parts_.shape[dim];
+}
+
 std::int64_t QuantizedTensor::numel() const noexcept {
   std::int64_t n = parts_.shape.empty() ? 0 : 1;
   for (const std::int64_t size : parts_.shape) n *= size;

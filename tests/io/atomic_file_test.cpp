@@ -183,6 +183,14 @@ TEST_SUITE("atomic_file") {
     CHECK(fs::exists(folder / "late/other"));
   }
 
+  TEST_CASE("a folder that someone removed while it was filled is an error that names the target") {
+    const TemporaryFolder folder;
+    AtomicDirectory directory(folder / "out");
+    fs::remove_all(directory.path());
+    CHECK(contains(error_of([&] { directory.commit(); }), "out: cannot be finished"));
+    CHECK_FALSE(fs::exists(folder / "out"));
+  }
+
   TEST_CASE("a file where the folder should be, or no name at all, is an error") {
     const TemporaryFolder folder;
     folder.write("file", "x");

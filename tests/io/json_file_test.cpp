@@ -69,6 +69,8 @@ TEST_SUITE("json_file") {
     folder.write("list.json", "[1]");
     CHECK(contains(error_of([&] { read_json_file(folder / "no.json", "op"); }),
                    "no.json: no such file"));
+    CHECK(contains(error_of([&] { read_json_file(folder / std::string(300, 'x'), "op"); }),
+                   ": File name too long"));
     CHECK(contains(error_of([&] { read_json_file(folder.path(), "op"); }), "not a regular file"));
     CHECK(contains(error_of([&] { read_json_file(folder / "list.json", "op", 2); }),
                    "has 3 bytes; at most 2"));

@@ -23,8 +23,8 @@ std::uint32_t bits(float x) { return std::bit_cast<std::uint32_t>(x); }
 float below(float x) { return std::nextafterf(x, -2.0f); }
 float above(float x) { return std::nextafterf(x, 2.0f); }
 
-// The nearest of 16 values in exact arithmetic (differences of floats of like size are exact in
-// double), ties to the smaller value. `order` lists the codes with equal values in rank order.
+// How far v is from the nearest of the 16 values, in exact arithmetic: differences of floats of
+// like size are exact in double.
 double nearest_distance(const Codebook4& book, double v) {
   double best = 1e9;
   for (const float value : book.value) best = std::min(best, std::abs(v - value));

@@ -62,6 +62,19 @@ TEST_SUITE("nn") {
     CHECK(contains(message, "more"));
   }
 
+  TEST_CASE("from_pretrained: dense weights in a folder that claims to be 4-bit are an error") {
+    const TemporaryFolder folder;
+    toy_model()->save_pretrained(folder / "m");
+    std::string text = read_file(folder / "m" / "config.json");
+    text.insert(
+        text.find('{') + 1,
+        R"("quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": true},)");
+    folder.write("m/config.json", text);
+    CHECK(contains(
+        error_of([&] { CausalLM::from_pretrained(folder / "m", {.quant_config = QuantConfig{}}); }),
+        "config.json says that the weights are 4-bit"));
+  }
+
   TEST_CASE("from_pretrained: an infinite weight that is to be quantized is named") {
     const TemporaryFolder folder;
     auto model = toy_model();
@@ -80,6 +93,10 @@ TEST_SUITE("nn") {
     const TemporaryFolder folder;
     CHECK(contains(error_of([&] { CausalLM::from_pretrained(folder / "nowhere"); }), "nowhere"));
     CHECK(contains(error_of([&] { CausalLM::from_pretrained(folder.path()); }), "config.json"));
+    // A name that no file system takes: std::filesystem would throw an exception of its own.
+    const std::string too_long(300, 'x');
+    CHECK(contains(error_of([&] { CausalLM::from_pretrained(folder / too_long); }), too_long));
+    CHECK(contains(error_of([&] { toy_model()->save_pretrained(folder / too_long); }), too_long));
     toy_config().save(folder / "config.json");
     CHECK(
         contains(error_of([&] { CausalLM::from_pretrained(folder.path()); }), "model.safetensors"));

@@ -280,6 +280,13 @@ TEST_SUITE("nn") {
           linear.set_quantized(quantize_4bit(linear.dense_weight(), quant), torch::kFloat32);
       });
       CHECK(torch::equal(logits_of(*loaded), logits_of(*model)));
+      // Without options the products are computed in the dtype that config.json names.
+      for_each_linear(*model, [&](const std::string& path, LinearImpl& linear) {
+        if (path != "lm_head") linear.set_quantized(linear.quantized(), torch::kBFloat16);
+      });
+      const torch::Tensor as_configured = logits_of(*CausalLM::from_pretrained(folder / "m"));
+      CHECK(torch::equal(as_configured, logits_of(*model)));
+      CHECK_FALSE(torch::equal(as_configured, logits_of(*loaded)));
       // A part that is missing is named.
       rewrite(folder / "m", [](NamedTensors& tensors) {
         std::erase_if(tensors, [](const auto& item) {

@@ -143,6 +143,9 @@ TEST_SUITE("nn") {
     refused(R"("num_key_value_heads": 2, "layer_types": ["full_attention"])", "full_attention");
     refused(R"("num_key_value_heads": 2, "partial_rotary_factor": 0.5)", "partial_rotary_factor");
     refused(R"("num_key_value_heads": 2, "quantization_config": {"quant_method": "gptq"})", "gptq");
+    refused(
+        R"("num_key_value_heads": 2, "rope_parameters": {"full_attention": {"rope_theta": 1e6}})",
+        "\"full_attention\" is an object");
     CHECK(contains(problem(R"({"model_type": "llama", "vocab_size": 61, "hidden_size": 37,
         "intermediate_size": 53, "num_hidden_layers": 3, "num_attention_heads": 6})"),
                    "hidden_size (37) is not a multiple"));

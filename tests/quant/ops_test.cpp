@@ -199,6 +199,8 @@ TEST_SUITE("quant ops") {
   TEST_CASE("what cannot be quantized is an Error that says what was expected") {
     const torch::Tensor w = random({4, 64});
     CHECK_THROWS_WITH_AS(quantize_4bit(torch::Tensor()), doctest::Contains("undefined"), Error);
+    CHECK_THROWS_WITH_AS(quantize_4bit(torch::ones({2, 32}).to_sparse()),
+                         doctest::Contains("expected a dense tensor"), Error);
     CHECK_THROWS_WITH_AS(quantize_4bit(w.to(torch::kInt)), doctest::Contains("the weight is Int"),
                          Error);
     CHECK_THROWS_WITH_AS(quantize_4bit(w.to(torch::kFloat64)),

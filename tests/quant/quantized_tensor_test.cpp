@@ -72,6 +72,7 @@ TEST_SUITE("quantized tensor") {
     CHECK_THROWS_AS(dequantize_4bit(empty), Error);
     CHECK_THROWS_AS(linear_4bit(torch::ones({1, 4}), empty), Error);
     CHECK_THROWS_AS(empty.to(torch::kCPU), Error);
+    CHECK_THROWS_AS(empty.size(0), Error);
   }
 
   TEST_CASE("a copy shares the tensors, and to() the same device keeps every byte") {

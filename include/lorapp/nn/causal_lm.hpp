@@ -48,9 +48,10 @@ class LORAPP_API CausalLM : public torch::nn::Module {
   /// The folder the weights came from, as it was given; empty for a new model.
   virtual std::string name_or_path() const = 0;
 
-  /// Writes what this model is made of into the folder `dir`, whole or not at all: config.json,
-  /// generation_config.json and model.safetensors, in transformers' layout. An adapted model writes
-  /// its adapter instead.
+  /// Writes what this model is made of into the folder `dir`: config.json, generation_config.json
+  /// and model.safetensors, in transformers' layout. A new or empty folder appears whole or not at
+  /// all; among other files, which are left alone, each of the three does, the weights first. An
+  /// adapted model writes its adapter instead.
   virtual void save_pretrained(const std::filesystem::path& dir) const = 0;
 
   /// Loads a Hugging Face model folder: config.json, and model.safetensors or shards behind

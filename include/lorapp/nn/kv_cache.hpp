@@ -36,9 +36,10 @@ class LORAPP_API KvCache {
 
   /// Keeps the first `length` tokens, e.g. a prefix shared with the next prompt.
   void truncate(std::int64_t length) {
-    LORAPP_CHECK(can_truncate(length), "kv_cache", "cannot go back to ", length,
-                 " tokens: it has seen ", length_,
-                 " and the sliding window has dropped the oldest");
+    LORAPP_CHECK(length >= 0 && length <= length_, "kv_cache", "cannot go back to ", length,
+                 " tokens: it has seen ", length_);
+    LORAPP_CHECK(can_truncate(length), "kv_cache", "cannot go back from ", length_, " to ", length,
+                 " tokens: the sliding window has dropped what they see");
     truncate_rows(length);
   }
 

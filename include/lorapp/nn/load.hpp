@@ -13,7 +13,7 @@ namespace lorapp {
 /// Options of CausalLM::from_pretrained.
 struct LoadOptions {
   /// Quantizes the linear layers of the decoder; nothing: dense. A folder that is 4-bit already
-  /// stays as it is, and only compute_dtype counts.
+  /// stays as it is: then only compute_dtype counts, and nothing means the one in its config.json.
   std::optional<QuantConfig> quant_config = std::nullopt;
   /// What every weight is converted to, before it is quantized too; nothing: config.json's dtype,
   /// or each tensor's own where that names none.

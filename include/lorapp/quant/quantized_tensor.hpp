@@ -58,7 +58,8 @@ class LORAPP_API QuantizedTensor {
   QuantType quant_type() const noexcept { return parts_.quant_type; }
   torch::Dtype dtype() const noexcept { return parts_.dtype; }
   const std::vector<std::int64_t>& shape() const noexcept { return parts_.shape; }
-  std::int64_t size(std::size_t dim) const { return parts_.shape.at(dim); }
+  /// Error where there is no such dimension.
+  std::int64_t size(std::size_t dim) const;
   std::int64_t dim() const noexcept { return static_cast<std::int64_t>(parts_.shape.size()); }
   std::int64_t numel() const noexcept;
   torch::Device device() const { return parts_.codes.device(); }
