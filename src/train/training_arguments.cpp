@@ -4,8 +4,11 @@
 #include <lorapp/error.hpp>
 #include <lorapp/train/training_arguments.hpp>
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cmath>
 #include <set>
 #include <system_error>
@@ -97,6 +100,24 @@ void check_strategy(Problems& problems, const char* name, const std::string& val
   }
 }
 
+// Error unless `dir` can take files, or can be made: a run should not learn it from its first
+// checkpoint.
+void check_writable(const std::filesystem::path& dir) {
+  std::error_code ignored;
+  std::filesystem::path nearest = dir;
+  while (!nearest.empty() && !std::filesystem::exists(nearest, ignored)) {
+    nearest = nearest.parent_path();
+  }
+  if (nearest.empty()) nearest = ".";
+  LORAPP_CHECK(std::filesystem::is_directory(nearest, ignored), kOp, "output_dir ", dir.string(),
+               " cannot be a folder: ", nearest.string(), " is not a folder");
+  const int status = ::access(nearest.c_str(), W_OK | X_OK);
+  const int reason = errno;
+  LORAPP_CHECK(status == 0, kOp, "output_dir ", dir.string(),
+               " cannot be written: ", nearest.string(), ": ",
+               std::generic_category().message(reason));
+}
+
 }  // namespace
 
 std::string_view scheduler_name(SchedulerType type) {
@@ -182,9 +203,8 @@ void TrainingArguments::validate() const {
 void TrainingArguments::check_output_dir() const {
   std::error_code error;
   const std::filesystem::path dir = output_dir;
+  check_writable(dir);
   if (!std::filesystem::exists(dir, error)) return;
-  LORAPP_CHECK(std::filesystem::is_directory(dir, error), kOp, "output_dir ", output_dir,
-               " exists and is not a folder");
   const bool empty = std::filesystem::is_empty(dir, error);
   LORAPP_CHECK(!error, kOp, "cannot read output_dir ", output_dir, ": ", error.message());
   LORAPP_CHECK(empty || overwrite_output_dir, kOp, "output_dir ", output_dir,

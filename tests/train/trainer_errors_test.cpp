@@ -6,6 +6,7 @@
 #include <torch/torch.h>
 
 #include <sys/resource.h>
+#include <unistd.h>
 #include <csignal>
 #include <limits>
 
@@ -65,6 +66,19 @@ TEST_CASE("errors: an output folder that holds anything is refused before any wo
   args.output_dir = (folder / "file").string();
   CHECK(
       contains(error_of([&] { Trainer(model, args, tiny_dataset(22)).train(); }), "not a folder"));
+  args.output_dir = (folder / "file/below").string();
+  CHECK(contains(error_of([&] { args.check_output_dir(); }), "file is not a folder"));
+  args.output_dir = (folder / "new/below").string();
+  CHECK_NOTHROW(args.check_output_dir());
+  CHECK_FALSE(std::filesystem::exists(folder / "new"));
+  std::filesystem::create_directory(folder / "sealed");
+  std::filesystem::permissions(folder / "sealed", std::filesystem::perms::owner_read);
+  if (::access((folder / "sealed").c_str(), W_OK) == 0) {
+    MESSAGE("skipped: this user may write into any folder");
+  } else {
+    args.output_dir = (folder / "sealed/out").string();
+    CHECK(contains(error_of([&] { args.check_output_dir(); }), "cannot be written"));
+  }
 }
 
 TEST_CASE("errors: a loss that is not finite names the step and the examples; its past is saved") {
