@@ -67,8 +67,8 @@ TEST_CASE("adamw: three clipped steps give torch.optim.AdamW's parameters") {
 }
 
 TEST_CASE("adamw: names of biases and norms do not decay, LoRA's do") {
-  for (const char* name :
-       {"a.bias", "model.norm.weight", "x.input_layernorm.weight", "q_norm.weight", "a.rmsnorm"}) {
+  for (const char* name : {"a.bias", "model.norm.weight", "x.input_layernorm.weight",
+                           "q_norm.weight", "a.rmsnorm", "encoder.LayerNorm.weight"}) {
     CHECK_FALSE(has_weight_decay(name));
   }
   for (const char* name :
