@@ -167,8 +167,8 @@ void PeftModel::print_trainable_parameters(std::ostream& out) const {
 }
 
 void PeftModel::set_adapter_enabled(bool enabled) {
-  LORAPP_CHECK(!enabled || !is_merged(), kOp,
-               "the adapters are merged into the weights; unmerge() before enabling them");
+  LORAPP_CHECK(!is_merged(), kOp, "the adapters are merged into the weights; unmerge() before ",
+               enabled ? "enabling" : "disabling", " them");
   for (const AdaptedLayer& layer : layers_) layer.linear->set_adapter_enabled(enabled);
   enabled_ = enabled;
 }

@@ -62,7 +62,9 @@ void PeftModel::save_pretrained(const std::filesystem::path& dir) const {
 
 void PeftModel::load_adapter_weights(const std::filesystem::path& dir) {
   const std::filesystem::path path = dir / kWeightsName;
-  if (!std::filesystem::exists(path) && std::filesystem::exists(dir / kPickleName)) {
+  std::error_code ignored;
+  if (!std::filesystem::exists(path, ignored) &&
+      std::filesystem::exists(dir / kPickleName, ignored)) {
     detail::fail(kOp,
                  dir.string() + " has " + kPickleName +
                      " only, a pickle, which can run code when it is read; save the adapter with "
@@ -80,6 +82,17 @@ void PeftModel::load_adapter_weights(const std::filesystem::path& dir) {
   }
 
   Problems problems(kOp, path.string());
+  if (std::filesystem::exists(dir / kConfigName, ignored)) {
+    // Another alpha would turn the same numbers into another model, and no shape would show it.
+    const LoraConfig config = LoraConfig::from_file(dir / kConfigName);
+    for (const AdaptedLayer& layer : layers_) {
+      const double scale = config.scaling_of(layer.path);
+      if (scale != layer.adapter->scale()) {
+        problems.add(layer.path, " was trained with the scale ", scale, ", and has ",
+                     layer.adapter->scale(), " in this model");
+      }
+    }
+  }
   const auto suggestion = [](const std::string& name, const std::vector<std::string>& candidates) {
     const auto near = detail::nearest_names(name, candidates, 1);
     return near.empty() ? std::string() : "; nearest is " + near.front();

@@ -152,6 +152,21 @@ TEST_CASE("adapter files: every missing, unexpected and mis-shaped tensor is in 
   CHECK_NOTHROW(PeftModel(base, small()));
 }
 
+TEST_CASE("adapter files: weights that were trained with another scale are refused") {
+  const TemporaryFolder folder;
+  PeftModel(tiny_model(), small()).save_pretrained(folder.path());
+  LoraConfig config = small();
+  config.alpha_pattern = {{"v_proj", 5}};
+  PeftModel model(tiny_model(), config, 99);
+  const torch::Tensor before = logits(model);
+  const std::string message = error_of([&] { model.load_adapter_weights(folder.path()); });
+  CHECK(contains(message, "2 problems"));
+  CHECK(contains(message, "layers.1.self_attn.v_proj was trained with the scale"));
+  CHECK(logits(model).equal(before));
+  std::filesystem::remove(folder / "adapter_config.json");
+  CHECK_NOTHROW(model.load_adapter_weights(folder.path()));
+}
+
 TEST_CASE("adapter files: an adapter for more layers than the base has is an error") {
   const TemporaryFolder folder;
   const PeftModel model(tiny_model(), small());

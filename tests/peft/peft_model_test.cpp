@@ -123,6 +123,14 @@ TEST_CASE("peft_model: disabled, the model is its base; the guard restores what 
   model.disable_adapter();
   { const PeftModel::AdapterDisabled guard(model); }
   CHECK_FALSE(model.adapter_enabled());
+  model.enable_adapter();
+  {
+    const PeftModel::AdapterDisabled guard(model);
+    model.merge();
+  }
+  CHECK(model.is_merged());
+  model.unmerge();
+  CHECK(logits(model).equal(tuned));
 }
 
 TEST_CASE("peft_model: merged weights give the adapted logits, unmerge restores the bits") {
@@ -137,6 +145,9 @@ TEST_CASE("peft_model: merged weights give the adapted logits, unmerge restores 
   CHECK(torch::allclose(logits(model), tuned, 1e-4, 1e-4));
   CHECK_THROWS_AS(model.merge(), Error);
   CHECK_THROWS_AS(model.enable_adapter(), Error);
+  // The weights hold the update: switched off, the model would not be its base.
+  CHECK(contains(error_of([&] { model.disable_adapter(); }), "unmerge() before disabling"));
+  CHECK_THROWS_AS(PeftModel::AdapterDisabled{model}, Error);
   model.unmerge();
   CHECK(logits(model).equal(tuned));
   CHECK_THROWS_AS(model.unmerge(), Error);
