@@ -21,6 +21,7 @@ namespace {
 constexpr const char* kOp = "adapter";
 constexpr const char* kConfigName = "adapter_config.json";
 constexpr const char* kWeightsName = "adapter_model.safetensors";
+constexpr const char* kCardName = "README.md";
 constexpr const char* kPickleName = "adapter_model.bin";
 constexpr const char* kPrefix = "base_model.model.";
 
@@ -55,9 +56,18 @@ void PeftModel::save_pretrained(const std::filesystem::path& dir) const {
   LORAPP_CHECK(!error, kOp, "cannot create the folder ", dir.string(), ": ", error.message());
   NamedTensors tensors;
   for (const auto& [name, tensor] : adapter_state()) tensors.emplace_back(name, tensor.detach());
-  write_safetensors(dir / kWeightsName, tensors);
-  config_.save(dir / kConfigName);
-  detail::write_file_atomically(dir / "README.md", detail::adapter_card(config_));
+  // Written aside first, then moved: a disk that fills up leaves an adapter that was there as it
+  // was, rather than new weights beside an old configuration.
+  const detail::AtomicDirectory aside(dir / ".new-adapter",
+                                      detail::AtomicDirectory::Existing::replace);
+  write_safetensors(aside.path() / kWeightsName, tensors);
+  config_.save(aside.path() / kConfigName);
+  detail::write_file_atomically(aside.path() / kCardName, detail::adapter_card(config_));
+  for (const char* name : {kWeightsName, kConfigName, kCardName}) {
+    std::filesystem::rename(aside.path() / name, dir / name, error);
+    LORAPP_CHECK(!error, kOp, (dir / name).string(),
+                 ": cannot be given its name: ", error.message());
+  }
 }
 
 void PeftModel::load_adapter_weights(const std::filesystem::path& dir) {

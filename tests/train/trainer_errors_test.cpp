@@ -1,13 +1,12 @@
 #include "run.hpp"
+#include "support/file_size_limit.hpp"
 
 #include <lorapp/nn/traverse.hpp>
 
 #include <doctest/doctest.h>
 #include <torch/torch.h>
 
-#include <sys/resource.h>
 #include <unistd.h>
-#include <csignal>
 #include <limits>
 
 using namespace lorapp;
@@ -24,24 +23,6 @@ void poison(PeftModel& model) {
     a.fill_(std::numeric_limits<float>::quiet_NaN());
   }
 }
-
-// No file may grow beyond `bytes` while it lives: writing fails as on a full disk.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t bytes) : handler_(std::signal(SIGXFSZ, SIG_IGN)) {
-    getrlimit(RLIMIT_FSIZE, &before_);
-    const rlimit limited{bytes, before_.rlim_max};
-    setrlimit(RLIMIT_FSIZE, &limited);
-  }
-  ~FileSizeLimit() {
-    setrlimit(RLIMIT_FSIZE, &before_);
-    std::signal(SIGXFSZ, handler_);
-  }
-
- private:
-  void (*handler_)(int);
-  rlimit before_{};
-};
 
 }  // namespace
 

@@ -125,7 +125,7 @@ class LORAPP_API PeftModel : public CausalLM {
   std::shared_ptr<CausalLM> merge_and_unload();
 
   /// Writes adapter_config.json, adapter_model.safetensors and README.md into `dir`, which is made
-  /// where it is missing. PEFT reads them.
+  /// where it is missing. PEFT reads them. All three are written before the first takes its place.
   void save_pretrained(const std::filesystem::path& dir) const override;
 
   /// Replaces the values of the adapters (and trained biases) by those of
