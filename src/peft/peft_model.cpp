@@ -183,6 +183,12 @@ void PeftModel::add_updates(bool keep_weights) {
                    "load the base model without quantization to merge");
       break;  // the others say the same
     }
+    if (!layer.linear->named_parameters(/*recurse=*/false).contains("weight")) {
+      problems.add(
+          layer.path,
+          " shares its weight with the embedding of the tokens, which would take its update "
+          "too; keep the adapter apart");
+    }
   }
   problems.throw_if_any();
 

@@ -176,6 +176,16 @@ TEST_CASE("peft_model: a 4-bit base refuses to merge and says what to do") {
   CHECK(model.adapter_enabled());
 }
 
+TEST_CASE("peft_model: a head that is tied to the embedding refuses to merge") {
+  ModelConfig config = tiny_config();
+  config.tie_word_embeddings = true;
+  PeftModel model(tiny_model(7, config), nonzero({"q_proj", "lm_head"}));
+  const auto before = model.base()->parameters()[0].detach().clone();
+  CHECK(contains(error_of([&] { model.merge(); }), "lm_head shares its weight with the embedding"));
+  CHECK(model.base()->parameters()[0].equal(before));
+  CHECK(model.adapter_enabled());
+}
+
 TEST_CASE("peft_model: biases train as PEFT's bias says") {
   ModelConfig config = tiny_config();
   config.model_type = "llama";

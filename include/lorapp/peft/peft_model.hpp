@@ -112,7 +112,8 @@ class LORAPP_API PeftModel : public CausalLM {
 
   /// Adds every update to its weight and switches the adapters off: the sum is taken in float32 and
   /// rounded to the weight's dtype once. The old weights are kept, so unmerge() restores them bit
-  /// for bit. A 4-bit weight cannot take an update without being quantized anew: an Error.
+  /// for bit. Error for a 4-bit weight, which cannot take an update without being quantized anew,
+  /// and for a head whose weight is the embedding's.
   void merge();
   void unmerge();
   bool is_merged() const noexcept { return !merged_.empty(); }
