@@ -21,6 +21,9 @@ namespace {
 using nlohmann::json;
 
 constexpr const char* kOp = "training_arguments";
+// Far beyond any run, and far enough below 2⁶³ to count with.
+constexpr double kMaxSteps = 1e15;
+constexpr double kMaxEpochs = 1e9;
 
 constexpr std::array<std::pair<SchedulerType, std::string_view>, 7> kSchedulers = {{
     {SchedulerType::linear, "linear"},
@@ -154,7 +157,7 @@ void TrainingArguments::validate() const {
   // A whole number of steps, or a fraction of all.
   const auto steps = [&problems](const char* name, double value, bool zero_allowed) {
     if (zero_allowed && value == 0) return;
-    const bool whole = value >= 1 && value == std::floor(value) && value < 1e15;
+    const bool whole = value >= 1 && value == std::floor(value) && value < kMaxSteps;
     if (!whole && !(value > 0 && value < 1)) {
       problems.add(name, " is ", value, "; expected a whole number of steps or a fraction below 1");
     }
@@ -170,9 +173,15 @@ void TrainingArguments::validate() const {
   positive("learning_rate", learning_rate);
   if (max_steps <= 0) {
     positive("num_train_epochs", num_train_epochs);
+    if (std::isfinite(num_train_epochs) && num_train_epochs > kMaxEpochs) {
+      problems.add("num_train_epochs is ", num_train_epochs, "; expected at most ", kMaxEpochs);
+    }
     if (max_steps != -1) {
       problems.add("max_steps is ", max_steps, "; expected 1 or more, or -1 for num_train_epochs");
     }
+  }
+  if (static_cast<double>(max_steps) > kMaxSteps) {
+    problems.add("max_steps is ", max_steps, "; expected at most ", kMaxSteps);
   }
   not_negative("max_grad_norm", max_grad_norm);
   steps("logging_steps", logging_steps, false);
