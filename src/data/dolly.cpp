@@ -9,6 +9,7 @@
 #include <limits>
 #include <optional>
 #include <string_view>
+#include <system_error>
 #include <utility>
 
 namespace lorapp {
@@ -127,19 +128,27 @@ class RowCollector {
   DollyDataset::Table table_;
 };
 
-// The message of an Error behind "[op] subject: ", so that it can stand in a list of problems.
+// The message of an Error about one line behind "[op] subject: ", so that it can stand in a list of
+// problems; the line's own number is the file's to give.
 std::string_view reason(const Error& error, std::string_view subject) {
-  const std::string_view text = error.what();
+  constexpr std::string_view kFirstLine = "line 1, ";
+  std::string_view text = error.what();
   const std::size_t at = text.find(subject);
-  return at == std::string_view::npos ? text : text.substr(at + subject.size() + 2);
+  if (at != std::string_view::npos) text.remove_prefix(at + subject.size() + 2);
+  if (text.starts_with(kFirstLine)) text.remove_prefix(kFirstLine.size());
+  return text;
 }
 
 std::ifstream open_data(const fs::path& path) {
   std::error_code error;
   const auto status = fs::status(path, error);
+  LORAPP_CHECK(status.type() != fs::file_type::none, kOp, path.string(), ": ", error.message());
   LORAPP_CHECK(fs::exists(status), kOp, path.string(), ": no such file");
   LORAPP_CHECK(!fs::is_directory(status), kOp, path.string(),
                ": is a folder, expected a JSONL or JSON file");
+  // A pipe can be read once, and from_file reads the first character twice.
+  LORAPP_CHECK(fs::is_regular_file(status), kOp, path.string(),
+               ": is not a regular file, expected a JSONL or JSON file");
   std::ifstream file(path, std::ios::binary);
   LORAPP_CHECK(file.is_open(), kOp, path.string(), ": cannot be opened");
   return file;
@@ -216,8 +225,10 @@ DollyDataset DollyDataset::from_json(const fs::path& path, DataFormat format) {
 }
 
 DollyDataset DollyDataset::from_file(const fs::path& path, DataFormat format) {
+  std::error_code ignored;
   for (const char* name : kDollyNames) {
-    if (path == name && !fs::exists(path)) return from_file(find_dolly_in_cache(name), format);
+    if (path == name && !fs::exists(path, ignored))
+      return from_file(find_dolly_in_cache(name), format);
   }
   std::ifstream file = open_data(path);
   char first = 0;

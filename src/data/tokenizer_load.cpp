@@ -3,6 +3,7 @@
 #include "json_file.hpp"
 
 #include <algorithm>
+#include <system_error>
 #include <utility>
 
 namespace lorapp {
@@ -78,10 +79,13 @@ class Loader {
 
  private:
   void read_files(std::map<std::string, std::string>& files) {
-    LORAPP_CHECK(fs::is_directory(directory_), kTokenizerOp, directory_.string(),
-                 ": no such folder");
-    if (!fs::exists(directory_ / kModelFile)) {
-      const bool has_json = fs::exists(directory_ / "tokenizer.json");
+    std::error_code error;
+    const auto status = fs::status(directory_, error);
+    LORAPP_CHECK(status.type() != fs::file_type::none, kTokenizerOp, directory_.string(), ": ",
+                 error.message());
+    LORAPP_CHECK(fs::is_directory(status), kTokenizerOp, directory_.string(), ": no such folder");
+    if (!is_there(kModelFile)) {
+      const bool has_json = is_there("tokenizer.json");
       detail::fail(
           kTokenizerOp,
           detail::concat(directory_.string(), ": has no ", kModelFile,
@@ -96,8 +100,13 @@ class Loader {
   }
 
   void read_if_there(const char* name, std::map<std::string, std::string>& files) {
-    const fs::path path = directory_ / name;
-    if (fs::exists(path)) files[name] = detail::read_text_file(path, kTokenizerOp);
+    if (is_there(name)) files[name] = detail::read_text_file(directory_ / name, kTokenizerOp);
+  }
+
+  // A file that cannot be looked at counts as there: reading it says why.
+  bool is_there(const char* name) const {
+    std::error_code ignored;
+    return fs::status(directory_ / name, ignored).type() != fs::file_type::not_found;
   }
 
   json read_object(const std::map<std::string, std::string>& files, const char* name) {

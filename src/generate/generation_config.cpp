@@ -3,8 +3,8 @@
 
 #include <lorapp/generate/generation_config.hpp>
 
-#include <array>
 #include <string_view>
+#include <system_error>
 
 namespace lorapp {
 
@@ -15,6 +15,10 @@ constexpr std::string_view kOp = "generation_config";
 /// Fields of transformers that change the text, with the value at which they do not.
 nlohmann::json neutral_values() {
   return {{"num_beams", 1},
+          {"min_length", 0},
+          {"max_time", nullptr},
+          {"token_healing", false},
+          {"force_words_ids", nullptr},
           {"typical_p", 1.0},
           {"epsilon_cutoff", 0.0},
           {"eta_cutoff", 0.0},
@@ -40,7 +44,9 @@ GenerationConfig GenerationConfig::from_pretrained(const std::filesystem::path& 
                                                    std::vector<std::string>* notes) {
   GenerationConfig config;
   const std::filesystem::path path = directory / "generation_config.json";
-  if (!std::filesystem::exists(path)) return config;
+  std::error_code ignored;
+  const auto status = std::filesystem::status(path, ignored);
+  if (status.type() == std::filesystem::file_type::not_found) return config;
 
   const nlohmann::json file = detail::read_json_object(path, kOp);
   Problems problems{std::string(kOp), path.string()};

@@ -28,6 +28,7 @@ torch::Tensor apply_mask(const torch::Tensor& x, double p, std::uint64_t seed) {
     at::parallel_for(
         0, (out.numel() + 1) / 2, kGrainSize / 2, [&](std::int64_t begin, std::int64_t end) {
           for (std::int64_t pair = begin; pair < end; ++pair) {
+            // The low half is the even element's, the high half the odd one's.
             const std::uint64_t bits = derive_seed(seed, static_cast<std::uint64_t>(pair));
             const std::int64_t i = 2 * pair;
             const auto value = [&](std::int64_t k) {

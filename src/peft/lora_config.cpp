@@ -127,10 +127,8 @@ json names_to_json(Names names, const std::optional<std::string>& regex) {
   return names;
 }
 
-}  // namespace
-
-void LoraConfig::validate() const {
-  Problems problems(kOp, "LoraConfig");
+// Everything that is wrong with the fields themselves.
+void check_fields(const LoraConfig& config, Problems& problems) {
   const auto check_rank = [&problems](std::int64_t rank, const std::string& name) {
     if (rank < 1) problems.add(name, " is ", rank, "; expected 1 or more");
   };
@@ -151,56 +149,54 @@ void LoraConfig::validate() const {
     }
   };
 
-  check_rank(r, "r");
-  check_alpha(lora_alpha, "lora_alpha");
-  if (!(lora_dropout >= 0 && lora_dropout < 1)) {
-    problems.add("lora_dropout is ", lora_dropout, "; expected a probability in [0, 1)");
+  check_rank(config.r, "r");
+  check_alpha(config.lora_alpha, "lora_alpha");
+  if (!(config.lora_dropout >= 0 && config.lora_dropout < 1)) {
+    problems.add("lora_dropout is ", config.lora_dropout, "; expected a probability in [0, 1)");
   }
-  if (std::find(kBiasKinds.begin(), kBiasKinds.end(), bias) == kBiasKinds.end()) {
-    problems.add("bias is \"", bias, "\"; expected \"none\", \"all\" or \"lora_only\"");
+  if (std::find(kBiasKinds.begin(), kBiasKinds.end(), config.bias) == kBiasKinds.end()) {
+    problems.add("bias is \"", config.bias, "\"; expected \"none\", \"all\" or \"lora_only\"");
   }
-  if (task_type != "CAUSAL_LM" && !task_type.empty()) {
-    problems.add("task_type is \"", task_type, "\"; only \"CAUSAL_LM\" is supported");
+  if (config.task_type != "CAUSAL_LM" && !config.task_type.empty()) {
+    problems.add("task_type is \"", config.task_type, "\"; only \"CAUSAL_LM\" is supported");
   }
-  for (const auto& [key, rank] : rank_pattern) {
+  for (const auto& [key, rank] : config.rank_pattern) {
     check_rank(rank, "rank_pattern[\"" + key + "\"]");
     check_regex(key, "rank_pattern");
   }
-  for (const auto& [key, alpha] : alpha_pattern) {
+  for (const auto& [key, alpha] : config.alpha_pattern) {
     check_alpha(alpha, "alpha_pattern[\"" + key + "\"]");
     check_regex(key, "alpha_pattern");
   }
 
-  check_names(target_modules, "target_modules");
-  check_names(exclude_modules, "exclude_modules");
-  if (target_modules.empty() && !target_modules_regex) {
+  check_names(config.target_modules, "target_modules");
+  check_names(config.exclude_modules, "exclude_modules");
+  if (config.target_modules.empty() && !config.target_modules_regex) {
     problems.add("target_modules is empty: no layer would be adapted");
   }
-  if (!target_modules.empty() && target_modules_regex) {
+  if (!config.target_modules.empty() && config.target_modules_regex) {
     problems.add("target_modules and target_modules_regex are both set; one must be empty");
   }
-  if (!exclude_modules.empty() && exclude_modules_regex) {
+  if (!config.exclude_modules.empty() && config.exclude_modules_regex) {
     problems.add("exclude_modules and exclude_modules_regex are both set; one must be empty");
   }
-  if (target_modules_regex) check_regex(*target_modules_regex, "target_modules");
-  if (exclude_modules_regex) check_regex(*exclude_modules_regex, "exclude_modules");
-  if (!layers_to_transform.empty() && (target_modules_regex || targets_all_linear(*this))) {
+  if (config.target_modules_regex) check_regex(*config.target_modules_regex, "target_modules");
+  if (config.exclude_modules_regex) check_regex(*config.exclude_modules_regex, "exclude_modules");
+  if (!config.layers_to_transform.empty() &&
+      (config.target_modules_regex || targets_all_linear(config))) {
     problems.add("layers_to_transform works with a list of target_modules only");
   }
-  for (const std::int64_t layer : layers_to_transform) {
+  for (const std::int64_t layer : config.layers_to_transform) {
     if (layer < 0) problems.add("layers_to_transform has ", layer, "; expected 0 or more");
   }
-  if (layers_to_transform.empty() && !layers_pattern.empty()) {
+  if (config.layers_to_transform.empty() && !config.layers_pattern.empty()) {
     problems.add("layers_pattern is set but layers_to_transform is not");
   }
-  for (const std::string& pattern : layers_pattern) check_regex(pattern, "layers_pattern");
-  if (fan_in_fan_out) {
+  for (const std::string& pattern : config.layers_pattern) check_regex(pattern, "layers_pattern");
+  if (config.fan_in_fan_out) {
     problems.add("fan_in_fan_out is true, but all layers store their weights as [out, in]");
   }
-  problems.throw_if_any();
 }
-
-namespace {
 
 // The value of the first pattern that matches the end of a path.
 template <class Value>
@@ -214,6 +210,12 @@ Value value_of(const std::map<std::string, Value>& patterns,
 }
 
 }  // namespace
+
+void LoraConfig::validate() const {
+  Problems problems(kOp, "LoraConfig");
+  check_fields(*this, problems);
+  problems.throw_if_any();
+}
 
 std::int64_t LoraConfig::rank_of(const std::string& path) const {
   return value_of(rank_pattern, path, r);
@@ -279,12 +281,8 @@ LoraConfig LoraConfig::from_file(const std::filesystem::path& path) {
       config.unknown_keys[item.key()] = detail::dump_json(item.value(), {.indent = -1});
     }
   }
+  check_fields(config, problems);
   problems.throw_if_any();
-  try {
-    config.validate();
-  } catch (const Error& error) {
-    detail::fail(kOp, path.string() + ": " + error.what());
-  }
   return config;
 }
 

@@ -167,8 +167,8 @@ void PeftModel::print_trainable_parameters(std::ostream& out) const {
 }
 
 void PeftModel::set_adapter_enabled(bool enabled) {
-  LORAPP_CHECK(!enabled || !is_merged(), kOp,
-               "the adapters are merged into the weights; unmerge() before enabling them");
+  LORAPP_CHECK(!is_merged(), kOp, "the adapters are merged into the weights; unmerge() before ",
+               enabled ? "enabling" : "disabling", " them");
   for (const AdaptedLayer& layer : layers_) layer.linear->set_adapter_enabled(enabled);
   enabled_ = enabled;
 }
@@ -182,6 +182,12 @@ void PeftModel::add_updates(bool keep_weights) {
                    " has a 4-bit weight, which cannot take an update without being quantized anew; "
                    "load the base model without quantization to merge");
       break;  // the others say the same
+    }
+    if (!layer.linear->named_parameters(/*recurse=*/false).contains("weight")) {
+      problems.add(
+          layer.path,
+          " shares its weight with the embedding of the tokens, which would take its update "
+          "too; keep the adapter apart");
     }
   }
   problems.throw_if_any();

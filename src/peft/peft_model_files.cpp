@@ -21,6 +21,7 @@ namespace {
 constexpr const char* kOp = "adapter";
 constexpr const char* kConfigName = "adapter_config.json";
 constexpr const char* kWeightsName = "adapter_model.safetensors";
+constexpr const char* kCardName = "README.md";
 constexpr const char* kPickleName = "adapter_model.bin";
 constexpr const char* kPrefix = "base_model.model.";
 
@@ -55,14 +56,25 @@ void PeftModel::save_pretrained(const std::filesystem::path& dir) const {
   LORAPP_CHECK(!error, kOp, "cannot create the folder ", dir.string(), ": ", error.message());
   NamedTensors tensors;
   for (const auto& [name, tensor] : adapter_state()) tensors.emplace_back(name, tensor.detach());
-  write_safetensors(dir / kWeightsName, tensors);
-  config_.save(dir / kConfigName);
-  detail::write_file_atomically(dir / "README.md", detail::adapter_card(config_));
+  // Written aside first, then moved: a disk that fills up leaves an adapter that was there as it
+  // was, rather than new weights beside an old configuration.
+  const detail::AtomicDirectory aside(dir / ".new-adapter",
+                                      detail::AtomicDirectory::Existing::replace);
+  write_safetensors(aside.path() / kWeightsName, tensors);
+  config_.save(aside.path() / kConfigName);
+  detail::write_file_atomically(aside.path() / kCardName, detail::adapter_card(config_));
+  for (const char* name : {kWeightsName, kConfigName, kCardName}) {
+    std::filesystem::rename(aside.path() / name, dir / name, error);
+    LORAPP_CHECK(!error, kOp, (dir / name).string(),
+                 ": cannot be given its name: ", error.message());
+  }
 }
 
 void PeftModel::load_adapter_weights(const std::filesystem::path& dir) {
   const std::filesystem::path path = dir / kWeightsName;
-  if (!std::filesystem::exists(path) && std::filesystem::exists(dir / kPickleName)) {
+  std::error_code ignored;
+  if (!std::filesystem::exists(path, ignored) &&
+      std::filesystem::exists(dir / kPickleName, ignored)) {
     detail::fail(kOp,
                  dir.string() + " has " + kPickleName +
                      " only, a pickle, which can run code when it is read; save the adapter with "
@@ -80,6 +92,17 @@ void PeftModel::load_adapter_weights(const std::filesystem::path& dir) {
   }
 
   Problems problems(kOp, path.string());
+  if (std::filesystem::exists(dir / kConfigName, ignored)) {
+    // Another alpha would turn the same numbers into another model, and no shape would show it.
+    const LoraConfig config = LoraConfig::from_file(dir / kConfigName);
+    for (const AdaptedLayer& layer : layers_) {
+      const double scale = config.scaling_of(layer.path);
+      if (scale != layer.adapter->scale()) {
+        problems.add(layer.path, " was trained with the scale ", scale, ", and has ",
+                     layer.adapter->scale(), " in this model");
+      }
+    }
+  }
   const auto suggestion = [](const std::string& name, const std::vector<std::string>& candidates) {
     const auto near = detail::nearest_names(name, candidates, 1);
     return near.empty() ? std::string() : "; nearest is " + near.front();

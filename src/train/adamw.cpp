@@ -31,7 +31,8 @@ std::string moment_name(const char* moment, const std::string& parameter) {
 }  // namespace
 
 bool has_weight_decay(const std::string& parameter_name) {
-  static const std::regex no_decay(R"(bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.))");
+  static const std::regex no_decay(R"(bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.))",
+                                   std::regex::icase);
   return !std::regex_search(parameter_name, no_decay);
 }
 

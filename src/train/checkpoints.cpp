@@ -93,15 +93,23 @@ std::vector<std::filesystem::path> list_checkpoints(const std::filesystem::path&
   std::vector<std::pair<std::int64_t, std::filesystem::path>> found;
   std::error_code error;
   if (!std::filesystem::is_directory(output_dir, error)) return {};
-  for (const auto& entry : std::filesystem::directory_iterator(output_dir, error)) {
-    const auto step = step_of(entry.path());
-    if (step && entry.is_directory()) found.emplace_back(*step, entry.path());
+  std::filesystem::directory_iterator entry(output_dir, error);
+  for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
+    const auto step = step_of(entry->path());
+    std::error_code ignored;
+    if (step && entry->is_directory(ignored)) found.emplace_back(*step, entry->path());
   }
   LORAPP_CHECK(!error, kOp, "cannot read ", output_dir.string(), ": ", error.message());
   std::sort(found.begin(), found.end());
   std::vector<std::filesystem::path> paths;
   for (auto& [step, path] : found) paths.push_back(std::move(path));
   return paths;
+}
+
+void remove_checkpoint(const std::filesystem::path& dir) {
+  std::error_code error;
+  std::filesystem::remove_all(dir, error);
+  LORAPP_CHECK(!error, kOp, "cannot delete ", dir.string(), ": ", error.message());
 }
 
 std::filesystem::path find_checkpoint(const std::filesystem::path& resume,
@@ -112,7 +120,8 @@ std::filesystem::path find_checkpoint(const std::filesystem::path& resume,
                  output_dir.string(), "; expected a folder ", kFolderPrefix, "<step>");
     return checkpoints.back();
   }
-  LORAPP_CHECK(std::filesystem::is_directory(resume), kOp, resume.string(),
+  std::error_code ignored;
+  LORAPP_CHECK(std::filesystem::is_directory(resume, ignored), kOp, resume.string(),
                " is not a checkpoint folder; expected a folder, or the word last");
   return without_trailing_slash(resume);
 }
@@ -174,7 +183,7 @@ std::filesystem::path save_checkpoint(const CausalLM& model,
     std::vector<std::filesystem::path> all = list_checkpoints(output_dir);
     std::erase_if(all, [&](const auto& path) { return step_of(path) == state.global_step; });
     const auto keep = static_cast<std::size_t>(args.save_total_limit - 1);
-    for (std::size_t i = 0; i + keep < all.size(); ++i) std::filesystem::remove_all(all[i]);
+    for (std::size_t i = 0; i + keep < all.size(); ++i) remove_checkpoint(all[i]);
   }
   return target;
 }

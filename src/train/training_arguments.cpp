@@ -4,8 +4,11 @@
 #include <lorapp/error.hpp>
 #include <lorapp/train/training_arguments.hpp>
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cmath>
 #include <set>
 #include <system_error>
@@ -18,6 +21,9 @@ namespace {
 using nlohmann::json;
 
 constexpr const char* kOp = "training_arguments";
+// Far beyond any run, and far enough below 2⁶³ to count with.
+constexpr double kMaxSteps = 1e15;
+constexpr double kMaxEpochs = 1e9;
 
 constexpr std::array<std::pair<SchedulerType, std::string_view>, 7> kSchedulers = {{
     {SchedulerType::linear, "linear"},
@@ -97,6 +103,24 @@ void check_strategy(Problems& problems, const char* name, const std::string& val
   }
 }
 
+// Error unless `dir` can take files, or can be made: a run should not learn it from its first
+// checkpoint.
+void check_writable(const std::filesystem::path& dir) {
+  std::error_code ignored;
+  std::filesystem::path nearest = dir;
+  while (!nearest.empty() && !std::filesystem::exists(nearest, ignored)) {
+    nearest = nearest.parent_path();
+  }
+  if (nearest.empty()) nearest = ".";
+  LORAPP_CHECK(std::filesystem::is_directory(nearest, ignored), kOp, "output_dir ", dir.string(),
+               " cannot be a folder: ", nearest.string(), " is not a folder");
+  const int status = ::access(nearest.c_str(), W_OK | X_OK);
+  const int reason = errno;
+  LORAPP_CHECK(status == 0, kOp, "output_dir ", dir.string(),
+               " cannot be written: ", nearest.string(), ": ",
+               std::generic_category().message(reason));
+}
+
 }  // namespace
 
 std::string_view scheduler_name(SchedulerType type) {
@@ -133,7 +157,7 @@ void TrainingArguments::validate() const {
   // A whole number of steps, or a fraction of all.
   const auto steps = [&problems](const char* name, double value, bool zero_allowed) {
     if (zero_allowed && value == 0) return;
-    const bool whole = value >= 1 && value == std::floor(value) && value < 1e15;
+    const bool whole = value >= 1 && value == std::floor(value) && value < kMaxSteps;
     if (!whole && !(value > 0 && value < 1)) {
       problems.add(name, " is ", value, "; expected a whole number of steps or a fraction below 1");
     }
@@ -149,9 +173,15 @@ void TrainingArguments::validate() const {
   positive("learning_rate", learning_rate);
   if (max_steps <= 0) {
     positive("num_train_epochs", num_train_epochs);
+    if (std::isfinite(num_train_epochs) && num_train_epochs > kMaxEpochs) {
+      problems.add("num_train_epochs is ", num_train_epochs, "; expected at most ", kMaxEpochs);
+    }
     if (max_steps != -1) {
       problems.add("max_steps is ", max_steps, "; expected 1 or more, or -1 for num_train_epochs");
     }
+  }
+  if (static_cast<double>(max_steps) > kMaxSteps) {
+    problems.add("max_steps is ", max_steps, "; expected at most ", kMaxSteps);
   }
   not_negative("max_grad_norm", max_grad_norm);
   steps("logging_steps", logging_steps, false);
@@ -182,9 +212,8 @@ void TrainingArguments::validate() const {
 void TrainingArguments::check_output_dir() const {
   std::error_code error;
   const std::filesystem::path dir = output_dir;
+  check_writable(dir);
   if (!std::filesystem::exists(dir, error)) return;
-  LORAPP_CHECK(std::filesystem::is_directory(dir, error), kOp, "output_dir ", output_dir,
-               " exists and is not a folder");
   const bool empty = std::filesystem::is_empty(dir, error);
   LORAPP_CHECK(!error, kOp, "cannot read output_dir ", output_dir, ": ", error.message());
   LORAPP_CHECK(empty || overwrite_output_dir, kOp, "output_dir ", output_dir,

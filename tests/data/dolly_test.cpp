@@ -5,6 +5,7 @@
 
 #include <doctest/doctest.h>
 
+#include <sys/stat.h>
 #include <cstdlib>
 #include <set>
 
@@ -112,11 +113,13 @@ TEST_SUITE("data") {
           "line 7: context is a list of 2, expected a string; category is 3",
           "line 8: is a list of 2, expected an object", "line 9: is empty", "line 10: is not JSON",
           "found \"not json\"", "line 11: is not JSON", "line 12: is not JSON",
-          "line 13: is not JSON"}) {
+          "line 13: is not JSON", "line 3: is not JSON: column "}) {
       CAPTURE(part);
       CHECK(contains(message, part));
     }
+    // Line 1 is good, and no line of the file is called the first of itself.
     CHECK_FALSE(contains(message, "line 1:"));
+    CHECK_FALSE(contains(message, "line 1,"));
   }
 
   TEST_CASE("dolly: one message lists every bad row of an array") {
@@ -131,7 +134,7 @@ TEST_SUITE("data") {
     CHECK(contains(file_error("[] trailing"), "rows.jsonl"));
   }
 
-  TEST_CASE("dolly: an empty file, no file and a folder are errors that name the path") {
+  TEST_CASE("dolly: an empty file, no file, a folder and a pipe are errors that name the path") {
     CHECK(contains(file_error(""), "rows.jsonl: is empty"));
     CHECK(contains(file_error(" \n \n"), "rows.jsonl: is empty"));
     const TemporaryFolder folder;
@@ -139,6 +142,12 @@ TEST_SUITE("data") {
                    "none.jsonl: no such file"));
     CHECK(contains(error_of([&] { (void)DollyDataset::from_file(folder.path()); }), "is a folder"));
     CHECK(contains(error_of([&] { (void)DollyDataset::from_json(folder.path()); }), "is a folder"));
+    const auto pipe = folder.path() / "pipe";
+    REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
+    CHECK(contains(error_of([&] { (void)DollyDataset::from_file(pipe); }),
+                   "pipe: is not a regular file"));
+    const std::string too_long(5000, 'x');
+    CHECK(contains(error_of([&] { (void)DollyDataset::from_file(too_long); }), too_long));
     CHECK(contains(
         error_of([] {
           (void)DollyDataset::from_rows({{.instruction = "", .response = ""}, {.text = ""}});

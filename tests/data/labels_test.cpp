@@ -91,7 +91,7 @@ TEST_SUITE("data") {
   }
 
   TEST_CASE(
-      "labels: the last max_length tokens fall off the end, eos with them, and eos stays if it "
+      "labels: tokens beyond max_length fall off the end, eos with them, and eos stays if it "
       "fits") {
     const Example whole = make(kRow, {});
     const auto length = static_cast<int64_t>(whole.ids.size());

@@ -125,6 +125,9 @@ TEST_SUITE("data") {
     CHECK(contains(from_json("{\"a\": "), "line 1"));
     CHECK(contains(error_of([] { (void)PromptTemplate::named_or_file("chatml"); }),
                    "expected alpaca, mistral-instruct"));
+    const std::string too_long(5000, 'x');
+    CHECK(contains(error_of([&] { (void)PromptTemplate::named_or_file(too_long); }),
+                   "expected alpaca, mistral-instruct"));
     CHECK(PromptTemplate::named_or_file("alpaca").name() == "alpaca");
     CHECK(PromptTemplate::named_or_file("mistral-instruct").name() == "mistral-instruct");
     CHECK(contains(

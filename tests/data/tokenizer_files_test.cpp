@@ -119,6 +119,8 @@ TEST_SUITE("data") {
     const TemporaryFolder folder;
     CHECK(contains(error_of([&] { (void)Tokenizer::from_pretrained(folder / "none"); }),
                    "none: no such folder"));
+    const std::string too_long(5000, 'x');
+    CHECK(contains(error_of([&] { (void)Tokenizer::from_pretrained(too_long); }), too_long));
     CHECK(contains(error_of([&] { (void)Tokenizer::from_pretrained(folder.path()); }),
                    "has no tokenizer.model"));
     folder.write("tokenizer.json", "{}");

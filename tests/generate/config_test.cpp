@@ -60,13 +60,14 @@ TEST_SUITE("generate") {
 
   TEST_CASE("generation config: a setting that lorapp lacks is noted unless it changes nothing") {
     const TemporaryFolder folder;
-    folder.write("generation_config.json",
-                 R"({"num_beams": 4, "typical_p": 1.0, "suppress_tokens": null})");
+    folder.write(
+        "generation_config.json",
+        R"({"num_beams": 4, "typical_p": 1.0, "suppress_tokens": null, "min_length": 30})");
     std::vector<std::string> notes;
     GenerationConfig::from_pretrained(folder.path(), &notes);
-    REQUIRE(notes.size() == 1);
-    CHECK(contains(notes[0], "num_beams"));
-    CHECK(contains(notes[0], "4"));
+    REQUIRE(notes.size() == 2);
+    CHECK(contains(notes[0], "min_length to 30"));
+    CHECK(contains(notes[1], "num_beams to 4"));
   }
 
   TEST_CASE("generation config: validate lists every field outside its range") {

@@ -81,6 +81,10 @@ TEST_SUITE("generate") {
     CHECK(sampler.next(logits, {}, 0) == 2);
     CHECK(sampler.next(logits, {}, 1) == 2);
     CHECK(sampler.next(logits, {}, 2) == 0);
+    // An end token of another vocabulary is an error where it is used.
+    for (const int64_t outside : {int64_t{4}, int64_t{-1}}) {
+      CHECK_THROWS_AS(Sampler({.min_new_tokens = 2}, {0, outside}).next(logits, {}, 0), Error);
+    }
   }
 
   TEST_CASE("sampler: two samplers of one seed draw the same tokens, another seed draws others") {

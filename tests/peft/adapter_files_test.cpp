@@ -1,4 +1,5 @@
 #include "support/error_of.hpp"
+#include "support/file_size_limit.hpp"
 #include "support/temporary_folder.hpp"
 #include "support/tiny_model.hpp"
 
@@ -11,6 +12,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
 #include <string>
 
 using namespace lorapp;
@@ -150,6 +152,49 @@ TEST_CASE("adapter files: every missing, unexpected and mis-shaped tensor is in 
   // The base is as it was, and usable.
   for (const auto& parameter : base->parameters()) CHECK(parameter.requires_grad());
   CHECK_NOTHROW(PeftModel(base, small()));
+}
+
+TEST_CASE("adapter files: a disk that fills up leaves the adapter that was there") {
+  const TemporaryFolder folder;
+  PeftModel(tiny_model(), small({"q_proj"})).save_pretrained(folder.path());
+  const auto contents = [&] {
+    std::map<std::string, std::string> files;
+    for (const auto& entry : std::filesystem::directory_iterator(folder.path())) {
+      files[entry.path().filename().string()] =
+          entry.is_regular_file() ? read_file(entry.path()) : "not a file";
+    }
+    return files;
+  };
+  const auto before = contents();
+  CHECK(before.size() == 3);
+  LoraConfig config = small({"q_proj"});
+  config.unknown_keys = {{"note", "\"" + std::string(20'000, 'x') + "\""}};
+  const PeftModel model(tiny_model(), config, 99);
+  std::string message;
+  {
+    const FileSizeLimit limit(10'000);  // enough for the weights, too little for the configuration
+    message = error_of([&] { model.save_pretrained(folder.path()); });
+  }
+  CHECK(contains(message, "adapter_config.json"));
+  CHECK(contents() == before);
+  model.save_pretrained(folder.path());
+  CHECK(contents().size() == 3);
+  CHECK(contains(contents().at("adapter_config.json"), "xxx"));
+}
+
+TEST_CASE("adapter files: weights that were trained with another scale are refused") {
+  const TemporaryFolder folder;
+  PeftModel(tiny_model(), small()).save_pretrained(folder.path());
+  LoraConfig config = small();
+  config.alpha_pattern = {{"v_proj", 5}};
+  PeftModel model(tiny_model(), config, 99);
+  const torch::Tensor before = logits(model);
+  const std::string message = error_of([&] { model.load_adapter_weights(folder.path()); });
+  CHECK(contains(message, "2 problems"));
+  CHECK(contains(message, "layers.1.self_attn.v_proj was trained with the scale"));
+  CHECK(logits(model).equal(before));
+  std::filesystem::remove(folder / "adapter_config.json");
+  CHECK_NOTHROW(model.load_adapter_weights(folder.path()));
 }
 
 TEST_CASE("adapter files: an adapter for more layers than the base has is an error") {

@@ -144,6 +144,14 @@ TEST_CASE(
   CHECK(
       contains(error_of([&] { read(folder, R"({"peft_type": "LORA", "r": 0.5})"); }), "r is 0.5"));
   CHECK(contains(error_of([&] { read(folder, "{"); }), "adapter_config.json"));
+  // What a field may be and what fields may be together: one list.
+  const std::string fields = error_of([&] {
+    read(folder, R"({"peft_type": "LORA", "r": 0, "lora_dropout": 1.5, "bias": "some"})");
+  });
+  CHECK(contains(fields, "adapter_config.json: 3 problems"));
+  for (const char* part : {"r is 0", "lora_dropout is 1.5", "bias is \"some\""}) {
+    CHECK_MESSAGE(contains(fields, part), part, " in ", fields);
+  }
 }
 
 TEST_CASE("targets: a name matches a whole path or the end of one behind a dot, nothing else") {

@@ -123,6 +123,14 @@ TEST_CASE("peft_model: disabled, the model is its base; the guard restores what 
   model.disable_adapter();
   { const PeftModel::AdapterDisabled guard(model); }
   CHECK_FALSE(model.adapter_enabled());
+  model.enable_adapter();
+  {
+    const PeftModel::AdapterDisabled guard(model);
+    model.merge();
+  }
+  CHECK(model.is_merged());
+  model.unmerge();
+  CHECK(logits(model).equal(tuned));
 }
 
 TEST_CASE("peft_model: merged weights give the adapted logits, unmerge restores the bits") {
@@ -137,6 +145,9 @@ TEST_CASE("peft_model: merged weights give the adapted logits, unmerge restores 
   CHECK(torch::allclose(logits(model), tuned, 1e-4, 1e-4));
   CHECK_THROWS_AS(model.merge(), Error);
   CHECK_THROWS_AS(model.enable_adapter(), Error);
+  // The weights hold the update: switched off, the model would not be its base.
+  CHECK(contains(error_of([&] { model.disable_adapter(); }), "unmerge() before disabling"));
+  CHECK_THROWS_AS(PeftModel::AdapterDisabled{model}, Error);
   model.unmerge();
   CHECK(logits(model).equal(tuned));
   CHECK_THROWS_AS(model.unmerge(), Error);
@@ -162,6 +173,16 @@ TEST_CASE("peft_model: a 4-bit base refuses to merge and says what to do") {
   const std::string message = error_of([&] { model.merge(); });
   CHECK(contains(message, "model.layers.0.self_attn.q_proj has a 4-bit weight"));
   CHECK(contains(message, "without quantization"));
+  CHECK(model.adapter_enabled());
+}
+
+TEST_CASE("peft_model: a head that is tied to the embedding refuses to merge") {
+  ModelConfig config = tiny_config();
+  config.tie_word_embeddings = true;
+  PeftModel model(tiny_model(7, config), nonzero({"q_proj", "lm_head"}));
+  const auto before = model.base()->parameters()[0].detach().clone();
+  CHECK(contains(error_of([&] { model.merge(); }), "lm_head shares its weight with the embedding"));
+  CHECK(model.base()->parameters()[0].equal(before));
   CHECK(model.adapter_enabled());
 }
 

@@ -67,8 +67,8 @@ TEST_CASE("adamw: three clipped steps give torch.optim.AdamW's parameters") {
 }
 
 TEST_CASE("adamw: names of biases and norms do not decay, LoRA's do") {
-  for (const char* name :
-       {"a.bias", "model.norm.weight", "x.input_layernorm.weight", "q_norm.weight", "a.rmsnorm"}) {
+  for (const char* name : {"a.bias", "model.norm.weight", "x.input_layernorm.weight",
+                           "q_norm.weight", "a.rmsnorm", "encoder.LayerNorm.weight"}) {
     CHECK_FALSE(has_weight_decay(name));
   }
   for (const char* name :
@@ -214,6 +214,13 @@ TEST_CASE("training_arguments: one error names every wrong value") {
     CHECK_MESSAGE(contains(message, part), part, " in ", message);
   }
   CHECK_NOTHROW(TrainingArguments{}.validate());
+  // Numbers of steps that an integer could not hold.
+  TrainingArguments endless;
+  endless.num_train_epochs = 1e300;
+  CHECK(contains(error_of([&] { endless.validate(); }), "num_train_epochs is 1e+300"));
+  endless = {};
+  endless.max_steps = std::numeric_limits<std::int64_t>::max();
+  CHECK(contains(error_of([&] { endless.validate(); }), "max_steps is 9223372036854775807"));
 }
 
 TEST_CASE("training_arguments: the file reads back equal; unknown keys and types are errors") {

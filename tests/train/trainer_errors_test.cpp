@@ -1,12 +1,12 @@
 #include "run.hpp"
+#include "support/file_size_limit.hpp"
 
 #include <lorapp/nn/traverse.hpp>
 
 #include <doctest/doctest.h>
 #include <torch/torch.h>
 
-#include <sys/resource.h>
-#include <csignal>
+#include <unistd.h>
 #include <limits>
 
 using namespace lorapp;
@@ -23,24 +23,6 @@ void poison(PeftModel& model) {
     a.fill_(std::numeric_limits<float>::quiet_NaN());
   }
 }
-
-// No file may grow beyond `bytes` while it lives: writing fails as on a full disk.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t bytes) : handler_(std::signal(SIGXFSZ, SIG_IGN)) {
-    getrlimit(RLIMIT_FSIZE, &before_);
-    const rlimit limited{bytes, before_.rlim_max};
-    setrlimit(RLIMIT_FSIZE, &limited);
-  }
-  ~FileSizeLimit() {
-    setrlimit(RLIMIT_FSIZE, &before_);
-    std::signal(SIGXFSZ, handler_);
-  }
-
- private:
-  void (*handler_)(int);
-  rlimit before_{};
-};
 
 }  // namespace
 
@@ -65,6 +47,19 @@ TEST_CASE("errors: an output folder that holds anything is refused before any wo
   args.output_dir = (folder / "file").string();
   CHECK(
       contains(error_of([&] { Trainer(model, args, tiny_dataset(22)).train(); }), "not a folder"));
+  args.output_dir = (folder / "file/below").string();
+  CHECK(contains(error_of([&] { args.check_output_dir(); }), "file is not a folder"));
+  args.output_dir = (folder / "new/below").string();
+  CHECK_NOTHROW(args.check_output_dir());
+  CHECK_FALSE(std::filesystem::exists(folder / "new"));
+  std::filesystem::create_directory(folder / "sealed");
+  std::filesystem::permissions(folder / "sealed", std::filesystem::perms::owner_read);
+  if (::access((folder / "sealed").c_str(), W_OK) == 0) {
+    MESSAGE("skipped: this user may write into any folder");
+  } else {
+    args.output_dir = (folder / "sealed/out").string();
+    CHECK(contains(error_of([&] { args.check_output_dir(); }), "cannot be written"));
+  }
 }
 
 TEST_CASE("errors: a loss that is not finite names the step and the examples; its past is saved") {

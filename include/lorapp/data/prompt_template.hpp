@@ -11,6 +11,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -134,7 +135,9 @@ inline PromptTemplate PromptTemplate::from_strings(std::string name,
 inline PromptTemplate PromptTemplate::named_or_file(const std::string& name_or_path) {
   if (name_or_path == "alpaca") return alpaca();
   if (name_or_path == "mistral-instruct") return mistral_instruct();
-  LORAPP_CHECK(std::filesystem::exists(name_or_path), detail::kTemplateOp, "\"", name_or_path,
+  std::error_code ignored;
+  LORAPP_CHECK(std::filesystem::exists(name_or_path, ignored), detail::kTemplateOp, "\"",
+               name_or_path,
                "\" is neither a template file nor the name of a built-in template; expected "
                "alpaca, mistral-instruct, or the path of a JSON file");
   return from_file(name_or_path);

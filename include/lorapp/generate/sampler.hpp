@@ -34,9 +34,14 @@ inline torch::Tensor penalize_repetition(const torch::Tensor& scores,
   return scores.index_put({index}, torch::where(old < 0, old * penalty, old / penalty));
 }
 
-/// Excludes the given tokens, e.g. the end tokens while a text is too short.
+/// Excludes the given tokens, e.g. the end tokens while a text is too short. Error for an id that
+/// has no score.
 inline torch::Tensor exclude_tokens(const torch::Tensor& scores, std::span<const int64_t> tokens) {
   if (tokens.empty()) return scores;
+  for (const int64_t token : tokens) {
+    LORAPP_CHECK(token >= 0 && token < scores.size(0), "sampler", "token id ", token,
+                 " is outside the vocabulary of ", scores.size(0));
+  }
   return scores.index_fill(
       0, torch::tensor(c10::IntArrayRef(tokens.data(), tokens.size()), torch::kInt64),
       detail::kExcluded);

@@ -26,19 +26,13 @@ constexpr std::uint64_t derive_seed(std::uint64_t seed, std::uint64_t index) {
   return mix_bits(mix_bits(seed + kGoldenGamma) ^ (index * kGoldenGamma + kGoldenGamma));
 }
 
-/// The 32 random bits of element `i` of the mask that `seed` stands for.
-constexpr std::uint32_t mask_bits(std::uint64_t seed, std::uint64_t i) {
-  const std::uint64_t pair = derive_seed(seed, i / 2);
-  return static_cast<std::uint32_t>(i % 2 == 0 ? pair : pair >> 32);
-}
-
-/// An element is dropped where its bits are below this: probability p to within 2⁻³².
+/// An element is dropped where its 32 bits are below this: probability p to within 2⁻³².
 inline std::uint32_t drop_threshold(double p) {
   return static_cast<std::uint32_t>(std::min(std::ldexp(p, 32), 4294967295.0));
 }
 
 /// x with each element set to zero with probability `p`, the others divided by 1 - p; any shape,
-/// float32 or float64. Differentiable; keeps the seed for the backward pass instead of a mask.
+/// floating dtype. Differentiable; keeps the seed for the backward pass instead of a mask.
 LORAPP_API torch::Tensor seeded_dropout(const torch::Tensor& x, double p, std::uint64_t seed);
 
 }  // namespace lorapp

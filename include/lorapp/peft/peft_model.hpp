@@ -88,7 +88,7 @@ class LORAPP_API PeftModel : public CausalLM {
   /// PEFT's line: "trainable params: 6,815,744 || all params: 7,248,547,840 || trainable%: 0.0940".
   void print_trainable_parameters(std::ostream& out = std::cout) const;
 
-  /// Switches all adapters on or off; off, the model is its base.
+  /// Switches all adapters on or off; off, the model is its base. Error while they are merged.
   void enable_adapter() { set_adapter_enabled(true); }
   void disable_adapter() { set_adapter_enabled(false); }
   bool adapter_enabled() const noexcept { return enabled_; }
@@ -99,7 +99,9 @@ class LORAPP_API PeftModel : public CausalLM {
     explicit AdapterDisabled(PeftModel& model) : model_(model), before_(model.enabled_) {
       model_.set_adapter_enabled(false);
     }
-    ~AdapterDisabled() { model_.set_adapter_enabled(before_); }
+    ~AdapterDisabled() {
+      if (!model_.is_merged()) model_.set_adapter_enabled(before_);  // merged in this scope
+    }
     AdapterDisabled(const AdapterDisabled&) = delete;
     AdapterDisabled& operator=(const AdapterDisabled&) = delete;
 
@@ -110,7 +112,8 @@ class LORAPP_API PeftModel : public CausalLM {
 
   /// Adds every update to its weight and switches the adapters off: the sum is taken in float32 and
   /// rounded to the weight's dtype once. The old weights are kept, so unmerge() restores them bit
-  /// for bit. A 4-bit weight cannot take an update without being quantized anew: an Error.
+  /// for bit. Error for a 4-bit weight, which cannot take an update without being quantized anew,
+  /// and for a head whose weight is the embedding's.
   void merge();
   void unmerge();
   bool is_merged() const noexcept { return !merged_.empty(); }
@@ -123,11 +126,12 @@ class LORAPP_API PeftModel : public CausalLM {
   std::shared_ptr<CausalLM> merge_and_unload();
 
   /// Writes adapter_config.json, adapter_model.safetensors and README.md into `dir`, which is made
-  /// where it is missing. PEFT reads them.
+  /// where it is missing. PEFT reads them. All three are written before the first takes its place.
   void save_pretrained(const std::filesystem::path& dir) const override;
 
   /// Replaces the values of the adapters (and trained biases) by those of
-  /// `dir`/adapter_model.safetensors, all or none of them.
+  /// `dir`/adapter_model.safetensors, all or none of them. Where `dir` holds an
+  /// adapter_config.json, each layer's scale must be the one it says.
   void load_adapter_weights(const std::filesystem::path& dir);
 
   /// Every trained tensor with its name in PEFT's file:

@@ -10,6 +10,8 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <string>
+#include <utility>
 #include <vector>
 
 namespace lorapp {
@@ -29,6 +31,9 @@ struct LORAPP_API TrainingProgress {
 /// The checkpoint-<step> folders in `output_dir`, by step; none if it does not exist.
 LORAPP_API std::vector<std::filesystem::path> list_checkpoints(
     const std::filesystem::path& output_dir);
+
+/// Deletes the folder of a checkpoint.
+LORAPP_API void remove_checkpoint(const std::filesystem::path& dir);
 
 /// `resume` itself, or for "last" the newest checkpoint in `output_dir`. Error if there is none.
 LORAPP_API std::filesystem::path find_checkpoint(const std::filesystem::path& resume,

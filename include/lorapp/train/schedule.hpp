@@ -38,7 +38,8 @@ struct SchedulerOptions {
   std::optional<double> num_cycles = {};
   double lr_end = 1e-7;  ///< last learning rate of polynomial
   double power = 1;      ///< of polynomial
-  /// Steps after which inverse_sqrt has fallen by √2 less warm-up; the warm-up, or 10,000 without.
+  /// Steps behind the warm-up after which inverse_sqrt has fallen to 1/√2; unset: as many as the
+  /// warm-up has, or 10,000 without one.
   std::optional<std::int64_t> timescale = {};
 
   friend bool operator==(const SchedulerOptions&, const SchedulerOptions&) = default;

@@ -29,6 +29,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -131,7 +132,10 @@ class Trainer {
          {"train_steps_per_second", output.train_steps_per_second},
          {"train_tokens_per_second", output.train_tokens_per_second}});
     const std::filesystem::path dir = args_.output_dir;
-    std::filesystem::create_directories(dir);
+    std::error_code error;
+    std::filesystem::create_directories(dir, error);
+    LORAPP_CHECK(!error, "trainer", "cannot create the folder ", dir.string(), ": ",
+                 error.message());
     state_.save(dir / "trainer_state.json");
     args_.save(dir / "training_args.json");
     tell([&](TrainerCallback& callback) { callback.on_train_end(args_, state_, control_); });
@@ -197,7 +201,7 @@ class Trainer {
       last_saved_step_ = state_.global_step;
     } else {
       args_.check_output_dir();
-      for (const auto& old : list_checkpoints(args_.output_dir)) std::filesystem::remove_all(old);
+      for (const auto& old : list_checkpoints(args_.output_dir)) remove_checkpoint(old);
     }
     progress_.num_examples = data_.num_examples;
     state_.max_steps = schedule_.max_steps;

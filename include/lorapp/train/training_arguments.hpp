@@ -46,8 +46,8 @@ struct LORAPP_API TrainingArguments {
   /// Throws one Error that lists every value that is wrong.
   void validate() const;
 
-  /// Throws Error where output_dir holds anything and overwrite_output_dir is not set. Train()
-  /// calls it; a program may earlier, before it loads a model.
+  /// Throws Error where output_dir cannot be written, or holds anything and overwrite_output_dir is
+  /// not set. Trainer::train calls it; a program may earlier, before it loads a model.
   void check_output_dir() const;
 
   /// Reads and writes training_args.json (sorted keys). A key that is not known is an Error.
