@@ -35,7 +35,7 @@ struct Options {
     data.add_to(app);
     app.add_option("--generate", generate, "Rows, from the first, to answer and compare")
         ->capture_default_str()
-        ->check(CLI::NonNegativeNumber);
+        ->check(at_least(0));
     common.add_to(app);
   }
 };

@@ -16,11 +16,14 @@
 
 #include <CLI/CLI.hpp>
 
+#include <cerrno>
+#include <charconv>
 #include <cmath>
 #include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -49,8 +52,19 @@ struct Options {
   void add_training_to(CLI::App& app);
   /// What the library's Trainer is given.
   TrainingArguments arguments() const;
+  /// Whether the checkpoint to resume from lies in the output folder, which then is not empty.
+  bool continues_in_place() const;
   bool evaluates() const { return !eval_data.empty() || eval_split > 0; }
 };
+
+std::string check_split(const std::string& text) {
+  double value = 0;
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, value);
+  const bool number = error == std::errc{} && stop == end && std::isfinite(value);
+  if (number && value > 0 && (value < 1 || value == std::floor(value))) return {};
+  return "expected a share below 1 or a whole number of rows, found \"" + text + "\"";
+}
 
 void Options::add_to(CLI::App& app) {
   model.add_to(app);
@@ -59,7 +73,7 @@ void Options::add_to(CLI::App& app) {
       app.add_option("--eval-data", eval_data, "Data file to evaluate on, in the same format");
   app.add_option("--eval-split", eval_split,
                  "Rows to evaluate on instead of training: a share below 1, or a number")
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::Validator(check_split, ">0"))
       ->excludes(eval_file);
   lora.add_to(app);
   auto* init = app.add_option("--init-adapter", init_adapter,
@@ -128,6 +142,36 @@ TrainingArguments Options::arguments() const {
   return arguments;
 }
 
+bool Options::continues_in_place() const {
+  if (resume_from_checkpoint.empty()) return false;
+  if (resume_from_checkpoint == "last") return true;
+  std::error_code error;
+  const std::filesystem::path checkpoint =
+      std::filesystem::weakly_canonical(resume_from_checkpoint, error);
+  return std::filesystem::equivalent(checkpoint.parent_path(), training.output_dir, error);
+}
+
+/// Whether the folder can be written to, found out by trying: the first file comes hours later. A
+/// folder that was made for this is taken away again.
+void check_writable(const std::filesystem::path& folder) {
+  namespace fs = std::filesystem;
+  std::vector<fs::path> made;
+  std::error_code error;
+  for (fs::path path = fs::absolute(folder); !fs::exists(path, error) && path.has_relative_path();
+       path = path.parent_path()) {
+    made.push_back(path);
+  }
+  fs::create_directories(folder, error);
+  const std::error_code access_error(error || access(folder.c_str(), W_OK | X_OK) == 0 ? 0 : errno,
+                                     std::generic_category());
+  std::error_code ignored;
+  for (const fs::path& path : made) fs::remove(path, ignored);
+  LORAPP_CHECK(!error, "output_dir", "--output-dir ", folder.string(),
+               ": cannot be created: ", error.message());
+  LORAPP_CHECK(!access_error, "output_dir", "--output-dir ", folder.string(),
+               ": cannot be written to: ", access_error.message());
+}
+
 /// The rows to train on, and those to evaluate on.
 DollyDataset::Split read_rows(const Options& options) {
   const DollyDataset rows = options.data.read();
@@ -137,9 +181,6 @@ DollyDataset::Split read_rows(const Options& options) {
   const double share = options.eval_split;
   if (share <= 0) return {.train = rows, .test = {}};
   if (share < 1) return rows.train_test_split(share, options.model.seed);
-  if (share != std::floor(share)) {
-    throw CLI::ValidationError("--eval-split", "expected a share below 1 or a whole number");
-  }
   return rows.train_test_split(static_cast<std::int64_t>(share), options.model.seed);
 }
 
@@ -200,11 +241,17 @@ int run(const Options& options) {
   // Everything that can be wrong is checked before the model is read, which may take minutes.
   const TrainingArguments arguments = options.arguments();
   const bool resumes = !options.resume_from_checkpoint.empty();
-  if (!resumes) arguments.check_output_dir();
+  if (!options.continues_in_place()) arguments.check_output_dir();
+  check_writable(arguments.output_dir);
   const ModelOptions model_options = with_half_precision(options, console);
   const Tokenizer tokenizer = Tokenizer::from_pretrained(options.model.folder());
   const DollyDataset::Split rows = read_rows(options);
   TokenizedDataset examples = options.data.tokenize(rows.train, tokenizer, console);
+  std::optional<TokenizedDataset> held_out;
+  if (options.evaluates()) {
+    console.say("To evaluate on:");
+    held_out = options.data.tokenize(rows.test, tokenizer, console);
+  }
 
   const auto model = make_model(options, model_options, tokenizer, console);
   const std::int64_t context = model->config().max_position_embeddings;
@@ -215,10 +262,8 @@ int run(const Options& options) {
   }
 
   std::optional<Trainer> trainer;
-  if (options.evaluates()) {
-    console.say("To evaluate on:");
-    trainer.emplace(*model, arguments, std::move(examples),
-                    options.data.tokenize(rows.test, tokenizer, console));
+  if (held_out) {
+    trainer.emplace(*model, arguments, std::move(examples), *std::move(held_out));
   } else {
     trainer.emplace(*model, arguments, std::move(examples));
   }

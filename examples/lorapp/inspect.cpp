@@ -119,6 +119,8 @@ Json inspect_model(const fs::path& folder, const LoraConfig& lora, const Console
   const ModelConfig config = ModelConfig::from_pretrained(folder);
   const std::int64_t parameters = count_parameters(config);
   const std::int64_t trainable = count_lora_parameters(config, lora);
+  LORAPP_CHECK(trainable > 0, "inspect", "--target-modules ", Json(lora.target_modules).dump(),
+               " match no linear layer of ", folder.string());
   Json result = {{"kind", "model"},
                  {"path", folder.string()},
                  {"model_type", config.model_type},

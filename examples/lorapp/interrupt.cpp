@@ -30,7 +30,11 @@ void install(void (*handler)(int)) {
 
 }  // namespace
 
-void exit_on_signals() { install(exit_now); }
+void exit_on_signals() {
+  install(exit_now);
+  // Beyond `ulimit -f` a write then fails, and is reported like any full disk.
+  signal(SIGXFSZ, SIG_IGN);
+}
 void stop_on_signals() { install(request_stop); }
 const std::atomic<bool>& stop_flag() { return stop_requested; }
 int signal_exit_status() { return received == 0 ? 0 : 128 + received; }

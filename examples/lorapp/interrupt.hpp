@@ -6,7 +6,8 @@
 
 namespace lorapp::program {
 
-/// From now on a signal ends the program with its exit status.
+/// From now on a signal ends the program with its exit status; a file that outgrows its limit is an
+/// error of the write, not a signal.
 void exit_on_signals();
 
 /// From now on the first signal sets stop_flag(), and the second ends the program.

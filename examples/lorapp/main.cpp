@@ -86,6 +86,13 @@ int main(int argc, char** argv) {
   app.footer("lorapp SUBCOMMAND --help explains the options of one.");
   for (const Command& command : commands) app.add_subcommand(command.name, command.description);
   return guarded(app, [&] {
+    if (argc > 1 && argv[1][0] != '-') {
+      std::string names;
+      for (const Command& command : commands) names += " " + command.name;
+      throw CLI::ParseError(
+          "\"" + std::string(argv[1]) + "\" is not a subcommand; expected one of" + names,
+          CLI::ExitCodes::ExtrasError);
+    }
     app.parse(argc, argv);
     // Only a subcommand behind an option could get here, and there is no such option.
     return kUsageError;

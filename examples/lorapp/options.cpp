@@ -5,6 +5,7 @@
 #include <lorapp/error.hpp>
 #include <lorapp/io/dtype.hpp>
 #include <lorapp/io/hub_cache.hpp>
+#include <lorapp/nn/model_config.hpp>
 #include <lorapp/quant/backend.hpp>
 #include <lorapp/quant/config.hpp>
 
@@ -13,6 +14,10 @@
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
+#include <bit>
+#include <charconv>
+#include <string>
+#include <system_error>
 #include <utility>
 
 namespace lorapp::program {
@@ -36,6 +41,27 @@ std::string check_device(const std::string& name) {
   return digits ? std::string{} : expected;
 }
 
+/// Whether `text` is one whole number of type T. CLI11 2.1 takes what is too large, or negative
+/// where T is not, as the nearest or another number.
+template <class T>
+bool is_whole(const std::string& text, T& number) {
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, number);
+  return error == std::errc{} && stop == end;
+}
+
+std::string check_seed(const std::string& text) {
+  std::uint64_t seed = 0;
+  if (is_whole(text, seed)) return {};
+  return "expected a whole number from 0 to 18446744073709551615, found \"" + text + "\"";
+}
+
+std::string check_blocksize(const std::string& text) {
+  std::uint64_t size = 0;
+  if (is_whole(text, size) && std::has_single_bit(size) && size >= 32 && size <= 4096) return {};
+  return "expected a power of two from 32 to 4096, found \"" + text + "\"";
+}
+
 torch::Device choose_device(const std::string& name) {
   if (name == "auto" || name == "cpu") return torch::kCPU;
   LORAPP_CHECK(cuda_available(), "device", "--device ", name,
@@ -45,6 +71,15 @@ torch::Device choose_device(const std::string& name) {
 }
 
 }  // namespace
+
+CLI::Validator at_least(std::int64_t least) {
+  const auto check = [least](const std::string& text) {
+    std::int64_t number = 0;
+    if (is_whole(text, number) && number >= least) return std::string{};
+    return "expected a whole number, " + std::to_string(least) + " or more, found \"" + text + "\"";
+  };
+  return CLI::Validator(check, ">=" + std::to_string(least));
+}
 
 CLI::Option* add_switch(CLI::App& app, const std::string& name, bool& value, std::string help) {
   help += value ? " (default: on)" : " (default: off)";
@@ -84,7 +119,9 @@ void ModelOptions::add_to(CLI::App& app) {
       ->capture_default_str()
       ->check(CLI::IsMember({"nf4", "fp4", "none"}));
   add_switch(app, "double-quant", double_quant, "Quantize the block scales to 8 bits as well");
-  app.add_option("--blocksize", blocksize, "Weights that share one scale")->capture_default_str();
+  app.add_option("--blocksize", blocksize, "Weights that share one scale")
+      ->capture_default_str()
+      ->check(CLI::Validator(check_blocksize, "32..4096"));
   app.add_option("--compute-dtype", compute_dtype,
                  "Type of the quantized products; auto: bfloat16 where the processor multiplies it "
                  "natively, else float32")
@@ -95,7 +132,9 @@ void ModelOptions::add_to(CLI::App& app) {
                  "file's")
       ->capture_default_str()
       ->check(kDtypes);
-  app.add_option("--seed", seed, "Seed of everything random")->capture_default_str();
+  app.add_option("--seed", seed, "Seed of everything random")
+      ->capture_default_str()
+      ->check(CLI::Validator(check_seed, ""));
 }
 
 std::filesystem::path ModelOptions::folder() const { return resolve_model_folder(model); }
@@ -116,12 +155,11 @@ LoadOptions ModelOptions::load_options() const {
 std::shared_ptr<CausalLM> ModelOptions::load(const Tokenizer& tokenizer,
                                              const Console& console) const {
   const LoadOptions options = load_options();
+  const std::int64_t rows = ModelConfig::from_pretrained(folder()).vocab_size;
+  LORAPP_CHECK(tokenizer.vocab_size() <= rows, "tokenizer", model, ": the tokenizer has ",
+               tokenizer.vocab_size(), " tokens, but the model's embedding has ", rows, " rows");
   console.say("Loading " + model + (options.quant_config ? " in 4 bits" : ""));
-  std::shared_ptr<CausalLM> loaded = CausalLM::from_pretrained(folder(), options);
-  LORAPP_CHECK(tokenizer.vocab_size() <= loaded->config().vocab_size, "tokenizer", model,
-               ": the tokenizer has ", tokenizer.vocab_size(),
-               " tokens, but the model's embedding has ", loaded->config().vocab_size, " rows");
-  return loaded;
+  return CausalLM::from_pretrained(folder(), options);
 }
 
 CLI::Option* TemplateOptions::add_to(CLI::App& app) {
@@ -138,14 +176,14 @@ void DataOptions::add_to(CLI::App& app) {
       ->check(CLI::IsMember({"auto", "dolly", "alpaca", "text"}));
   app.add_option("--skip", skip, "Rows to leave out at the beginning")
       ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+      ->check(at_least(0));
   app.add_option("--take", take, "Rows to use, in the files' order")
       ->default_str("all")
-      ->check(CLI::PositiveNumber);
+      ->check(at_least(1));
   prompt.add_to(app);
   app.add_option("--max-length", max_length, "Tokens of an example; the rest is cut off")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->check(at_least(1));
   add_switch(app, "append-eos", append_eos, "End every example with the end token");
   add_switch(app, "train-on-inputs", train_on_inputs, "Score the prompt as well as the response");
 }

@@ -19,6 +19,7 @@
 namespace CLI {
 class App;
 class Option;
+class Validator;
 }  // namespace CLI
 
 namespace lorapp::program {
@@ -33,6 +34,9 @@ CLI::Option* add_list(CLI::App& app,
                       const std::string& name,
                       std::vector<std::string>& values,
                       const std::string& help);
+
+/// Accepts whole numbers from `least` on.
+CLI::Validator at_least(std::int64_t least);
 
 struct CommonOptions {
   std::optional<int> threads{};
@@ -57,7 +61,7 @@ struct ModelOptions {
   void add_to(CLI::App& app);
   std::filesystem::path folder() const;
   LoadOptions load_options() const;
-  /// Loads the model, and checks that the tokenizer fits its embedding.
+  /// Checks that the tokenizer fits the model's embedding, and loads the model.
   std::shared_ptr<CausalLM> load(const Tokenizer& tokenizer, const Console& console) const;
 };
 

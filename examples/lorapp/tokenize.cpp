@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -18,6 +19,7 @@
 #include <optional>
 #include <sstream>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -60,10 +62,13 @@ std::string all_of(std::istream& in) {
 }
 
 Json read_array(const std::string& path) {
+  std::error_code error;
+  LORAPP_CHECK(!std::filesystem::is_directory(path, error), "tokenize", path,
+               ": is a folder, expected a JSON file");
   std::ifstream file(path, std::ios::binary);
   LORAPP_CHECK(file.is_open(), "tokenize", path, ": cannot be opened");
-  const Json array = Json::parse(file, nullptr, /*allow_exceptions=*/false);
-  LORAPP_CHECK(!array.is_discarded(), "tokenize", path, ": is not JSON");
+  const Json array = Json::parse(all_of(file), nullptr, /*allow_exceptions=*/false);
+  LORAPP_CHECK(!array.is_discarded(), "tokenize", path, ": is not JSON, expected an array");
   LORAPP_CHECK(array.is_array(), "tokenize", path, ": expected an array, found ",
                array.type_name());
   return array;

@@ -182,6 +182,5 @@ TEST_SUITE("program") {
     refused({"--prompt", long_prompt}, "max_position_embeddings");
     refused({"--prompt", "x", "--do-sample", "--temperature", "0"}, "temperature");
     refused({"--prompt", "x", "--adapter", world.path("none")}, "none");
-    refused({"--prompt", "x", "--blocksize", "48"}, "48");
   }
 }

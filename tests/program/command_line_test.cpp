@@ -125,10 +125,15 @@ TEST_SUITE("program") {
         {"generate", "--model", "m", "--prompt", "x", "--dtype", "float8"},
         {"generate", "--model", "m", "--prompt", "x", "--device", "tpu"},
         {"generate", "--model", "m", "--prompt", "x", "--device", "cuda:x"},
+        {"generate", "--model", "m", "--prompt", "x", "--blocksize", "48"},
+        {"generate", "--model", "m", "--prompt", "x", "--seed", "-1"},
+        {"generate", "--model", "m", "--prompt", "x", "--seed", "99999999999999999999"},
         {"eval", "--model", "m"},
+        {"eval", "--model", "m", "--data", "d", "--skip", "99999999999999999999"},
         {"finetune", "--model", "m", "--data", "d"},
         {"finetune", "--model", "m", "--data", "d", "--output-dir", "o", "--fp16", "--bf16"},
         {"finetune", "--model", "m", "--data", "d", "--output-dir", "o", "--take", "-1"},
+        {"finetune", "--model", "m", "--data", "d", "--output-dir", "o", "--eval-split", "2.5"},
         {"finetune", "--model", "m", "--data", "d", "--output-dir", "o", "--eval-steps", "5"},
         {"finetune", "--model", "m", "--data", "d", "--output-dir", "o", "--init-adapter", "a",
          "--resume-from-checkpoint", "last"}};
@@ -141,6 +146,17 @@ TEST_SUITE("program") {
       CHECK(outcome.out.empty());
       CHECK(outcome.err.starts_with("lorapp: error: "));
     }
+  }
+
+  TEST_CASE("command line: an unknown subcommand is named, beside those there are") {
+    const Outcome outcome = run_lorapp({"frobnicate"});
+    CHECK(contains(outcome.err, "\"frobnicate\""));
+    CHECK(contains(outcome.err, "finetune"));
+  }
+
+  TEST_CASE("command line: a number out of range is named with what was expected and found") {
+    const Outcome outcome = run_lorapp({"eval", "--model", "m", "--data", "d", "--take", "0"});
+    CHECK(contains(outcome.err, "--take: expected a whole number, 1 or more, found \"0\""));
   }
 
   TEST_CASE("command line: a single-valued option given twice is an error that names it") {

@@ -149,6 +149,30 @@ TEST_SUITE("program") {
     }
   }
 
+  TEST_CASE("finetune: an output folder that cannot be made is found before anything is trained") {
+    const World world;
+    const Outcome outcome = run_lorapp(world.finetune({}, "data.jsonl/deep/out"));
+    CHECK(outcome.status == 1);
+    CHECK(contains(outcome.err, "data.jsonl/deep/out"));
+    CHECK_FALSE(contains(outcome.err, "trainable params"));
+    REQUIRE(run_lorapp(world.finetune({"--target-modules", "none"}, "new/out")).status == 1);
+    CHECK_FALSE(std::filesystem::exists(world.path("new")));
+  }
+
+  TEST_CASE("finetune: a run that resumes elsewhere does not write into a folder in use") {
+    const World world;
+    REQUIRE(run_lorapp(world.finetune({}, "a")).status == 0);
+    world.folder().write("b/mine.txt", "x");
+    const Outcome refused =
+        run_lorapp(world.finetune({"--resume-from-checkpoint", world.path("a/checkpoint-2")}, "b"));
+    CHECK(refused.status == 1);
+    CHECK(contains(refused.err, "is not empty"));
+    CHECK(files_in(world.path("b")) == std::vector<std::string>{"mine.txt"});
+    CHECK(
+        run_lorapp(world.finetune({"--resume-from-checkpoint", world.path("a/checkpoint-2")}, "a"))
+            .status == 0);
+  }
+
   TEST_CASE("finetune: evaluation data is scored, and --eval-split holds rows back") {
     const World world;
     REQUIRE(run_lorapp(world.finetune({"--eval-data", world.data(), "--eval-steps", "1"}, "a"))

@@ -43,7 +43,7 @@ void redirect(const std::string& path, int flags, int to) {
   redirect(out, kCreate, STDOUT_FILENO);
   redirect((folder / "err").string(), kCreate, STDERR_FILENO);
   if (options.file_size_limit > 0) {
-    signal(SIGXFSZ, SIG_IGN);  // a write then fails with EFBIG
+    signal(SIGXFSZ, SIG_DFL);  // as a shell starts it: the program has to survive the signal
     const rlimit limit{options.file_size_limit, options.file_size_limit};
     setrlimit(RLIMIT_FSIZE, &limit);
   }

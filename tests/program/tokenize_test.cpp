@@ -86,6 +86,7 @@ TEST_SUITE("program") {
     fails_with({"--data", world.folder().write("a.json", "{").string()}, "a.json");
     fails_with({"--data", world.folder().write("b.json", "{}").string()}, "array");
     fails_with({"--data", world.folder().write("c.json", R"(["x", 3])").string()}, "element 2");
+    fails_with({"--data", world.model()}, "is a folder");
     fails_with({"--decode", "--text", "1 two"}, "two");
     fails_with({"--decode", "--text", "100000"}, "100000");
   }
@@ -101,6 +102,13 @@ TEST_SUITE("program") {
     CHECK(run_lorapp({"inspect", "--model", world.model(), "--json"}).json() == model);
   }
 
+  TEST_CASE("inspect: a target that matches no layer is an error, as in finetune") {
+    const World world;
+    const Outcome outcome = run_lorapp({"inspect", world.model(), "--target-modules", "q_prj"});
+    CHECK(outcome.status == 1);
+    CHECK(contains(outcome.err, "q_prj"));
+  }
+
   TEST_CASE("inspect: an adapter folder and a safetensors file") {
     const World world;
     REQUIRE(run_lorapp(world.finetune({"--quiet"})).status == 0);
@@ -113,7 +121,8 @@ TEST_SUITE("program") {
         run_lorapp({"inspect", world.path("out/adapter_model.safetensors"), "--json"}).json();
     CHECK(file["kind"] == "safetensors");
     CHECK(file["tensors"] == file["contents"].size());
-    CHECK(contains(file["contents"][0]["name"], "base_model.model.model.layers."));
+    CHECK(
+        contains(file["contents"][0]["name"].get<std::string>(), "base_model.model.model.layers."));
     CHECK(run_lorapp({"inspect", world.path("")}).status == 1);
     CHECK(run_lorapp({"inspect", world.data()}).status == 1);
   }
