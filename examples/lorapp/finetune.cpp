@@ -16,7 +16,6 @@
 
 #include <CLI/CLI.hpp>
 
-#include <cerrno>
 #include <charconv>
 #include <cmath>
 #include <filesystem>
@@ -151,27 +150,6 @@ bool Options::continues_in_place() const {
   return std::filesystem::equivalent(checkpoint.parent_path(), training.output_dir, error);
 }
 
-/// Whether the folder can be written to, found out by trying: the first file comes hours later. A
-/// folder that was made for this is taken away again.
-void check_writable(const std::filesystem::path& folder) {
-  namespace fs = std::filesystem;
-  std::vector<fs::path> made;
-  std::error_code error;
-  for (fs::path path = fs::absolute(folder); !fs::exists(path, error) && path.has_relative_path();
-       path = path.parent_path()) {
-    made.push_back(path);
-  }
-  fs::create_directories(folder, error);
-  const std::error_code access_error(error || access(folder.c_str(), W_OK | X_OK) == 0 ? 0 : errno,
-                                     std::generic_category());
-  std::error_code ignored;
-  for (const fs::path& path : made) fs::remove(path, ignored);
-  LORAPP_CHECK(!error, "output_dir", "--output-dir ", folder.string(),
-               ": cannot be created: ", error.message());
-  LORAPP_CHECK(!access_error, "output_dir", "--output-dir ", folder.string(),
-               ": cannot be written to: ", access_error.message());
-}
-
 /// The rows to train on, and those to evaluate on.
 DollyDataset::Split read_rows(const Options& options) {
   const DollyDataset rows = options.data.read();
@@ -242,7 +220,6 @@ int run(const Options& options) {
   const TrainingArguments arguments = options.arguments();
   const bool resumes = !options.resume_from_checkpoint.empty();
   if (!options.continues_in_place()) arguments.check_output_dir();
-  check_writable(arguments.output_dir);
   const ModelOptions model_options = with_half_precision(options, console);
   const Tokenizer tokenizer = Tokenizer::from_pretrained(options.model.folder());
   const DollyDataset::Split rows = read_rows(options);
