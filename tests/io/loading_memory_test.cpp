@@ -54,7 +54,8 @@ void write_zero_model(const lorapp::test::TemporaryFolder& folder, const ModelCo
     std::string shape;
     for (const std::int64_t size : tensor.shape) {
       bytes *= static_cast<std::uint64_t>(size);
-      shape += (shape.empty() ? "" : ",") + std::to_string(size);
+      if (!shape.empty()) shape += ',';
+      shape += std::to_string(size);
     }
     header += lorapp::detail::concat(header.size() > 1 ? "," : "", '"', tensor.name,
                                      R"(":{"dtype":"BF16","shape":[)", shape,
