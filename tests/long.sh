@@ -16,6 +16,7 @@ bash cmake/setup.sh "$build"
 . "$build/lorapp-env.sh"
 mkdir -p "$build/long"
 
+export OMP_WAIT_POLICY=passive  # as in tests/run.sh
 passed=0 failed=0 skipped=0
 summary=()
 

@@ -4,6 +4,7 @@
 #include <lorapp/generate/generate.hpp>
 
 #include <doctest/doctest.h>
+#include <torch/nn/modules/dropout.h>
 
 #include <atomic>
 #include <filesystem>

@@ -4,7 +4,8 @@
 #include <lorapp/quant/ops.hpp>
 
 #include <doctest/doctest.h>
-#include <torch/torch.h>
+#include <torch/autograd.h>
+#include <torch/types.h>
 
 #include <functional>
 #include <optional>

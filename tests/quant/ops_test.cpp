@@ -5,8 +5,9 @@
 #include <lorapp/quant/fp4.hpp>
 #include <lorapp/quant/ops.hpp>
 
+#include <ATen/Parallel.h>
 #include <doctest/doctest.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cmath>
 #include <limits>

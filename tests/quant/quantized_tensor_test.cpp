@@ -4,7 +4,7 @@
 #include <lorapp/quant/quantized_tensor.hpp>
 
 #include <doctest/doctest.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <limits>
 #include <string>

@@ -7,7 +7,7 @@
 
 #include <ATen/Parallel.h>
 #include <doctest/doctest.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 #include <nlohmann/json.hpp>
 
 #include <filesystem>

@@ -1,4 +1,5 @@
-# Runs SUITE with LORAPP_FORCE_ISA=ISA; says that it is skipped where PROBE finds that the CPU lacks ISA.
+# Runs SUITE with LORAPP_FORCE_ISA=ISA; says that it is skipped where PROBE finds that the CPU lacks ISA. Fails where no
+# kernel of that set has run: then the suite would have passed whatever they compute.
 cmake_minimum_required(VERSION 3.25)
 execute_process(COMMAND "${PROBE}" OUTPUT_VARIABLE available COMMAND_ERROR_IS_FATAL ANY)
 string(REPLACE "\n" ";" available "${available}")
@@ -7,7 +8,10 @@ if(NOT ISA IN_LIST available)
   return()
 endif()
 set(ENV{LORAPP_FORCE_ISA} "${ISA}")
-execute_process(COMMAND "${SUITE}" RESULT_VARIABLE result)
+execute_process(COMMAND "${SUITE}" RESULT_VARIABLE result OUTPUT_VARIABLE output ECHO_OUTPUT_VARIABLE)
 if(NOT result EQUAL 0)
   message(FATAL_ERROR "${SUITE} failed with LORAPP_FORCE_ISA=${ISA}")
+endif()
+if(NOT output MATCHES "kernel calls of ${ISA}: [1-9]")
+  message(FATAL_ERROR "${SUITE} ran no kernel of ${ISA}, though LORAPP_FORCE_ISA named it")
 endif()
