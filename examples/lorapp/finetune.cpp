@@ -61,7 +61,10 @@ std::string check_split(const std::string& text) {
   const char* end = text.data() + text.size();
   const auto [stop, error] = std::from_chars(text.data(), end, value);
   const bool number = error == std::errc{} && stop == end && std::isfinite(value);
-  if (number && value > 0 && (value < 1 || value == std::floor(value))) return {};
+  constexpr double kMostRows = 1e15;  // every whole number up to here is a double of its own
+  if (number && value > 0 && (value < 1 || (value == std::floor(value) && value <= kMostRows))) {
+    return {};
+  }
   return "expected a share below 1 or a whole number of rows, found \"" + text + "\"";
 }
 

@@ -26,7 +26,10 @@ std::string duration_text(double seconds) {
 ProgressCallback::ProgressCallback(std::ostream& out, bool is_terminal)
     : out_(out), is_terminal_(is_terminal) {}
 
-ProgressCallback::~ProgressCallback() = default;
+// A run that ends in an error never gets to on_train_end: what is printed next begins a line.
+ProgressCallback::~ProgressCallback() {
+  if (bar_is_open_) out_ << '\n' << std::flush;
+}
 
 double ProgressCallback::tokens_per_second(const TrainerState& state) const {
   const double seconds =
@@ -57,6 +60,7 @@ void ProgressCallback::draw_bar(const TrainerState& state) {
                         duration_text(seconds_left(state)));
   }
   out_ << line << std::flush;
+  bar_is_open_ = true;
 }
 
 void ProgressCallback::print_line(const std::string& line, const TrainerState& state) {
@@ -121,6 +125,7 @@ void ProgressCallback::on_train_end(const TrainingArguments&,
   if (is_terminal_) {
     draw_bar(state);
     out_ << '\n' << std::flush;
+    bar_is_open_ = false;
   }
 }
 

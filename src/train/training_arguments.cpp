@@ -24,6 +24,7 @@ constexpr const char* kOp = "training_arguments";
 // Far beyond any run, and far enough below 2⁶³ to count with.
 constexpr double kMaxSteps = 1e15;
 constexpr double kMaxEpochs = 1e9;
+constexpr std::int64_t kMaxBatch = 1'000'000'000;
 
 constexpr std::array<std::pair<SchedulerType, std::string_view>, 7> kSchedulers = {{
     {SchedulerType::linear, "linear"},
@@ -167,9 +168,16 @@ void TrainingArguments::validate() const {
       problems.add(name, " is ", value, "; expected 0 ≤ ", name, " < 1");
   };
 
+  // Products and sums of these two and a number of examples stay far below 2⁶³.
+  const auto batch = [&problems](const char* name, std::int64_t value) {
+    if (value < 1 || value > kMaxBatch) {
+      problems.add(name, " is ", value, "; expected 1 to ", kMaxBatch);
+    }
+  };
+
   if (output_dir.empty()) problems.add("output_dir is empty");
-  at_least("per_device_train_batch_size", per_device_train_batch_size, 1);
-  at_least("gradient_accumulation_steps", gradient_accumulation_steps, 1);
+  batch("per_device_train_batch_size", per_device_train_batch_size);
+  batch("gradient_accumulation_steps", gradient_accumulation_steps);
   positive("learning_rate", learning_rate);
   if (max_steps <= 0) {
     positive("num_train_epochs", num_train_epochs);
@@ -192,7 +200,7 @@ void TrainingArguments::validate() const {
   not_negative("weight_decay", weight_decay);
   check_strategy(problems, "save_strategy", save_strategy);
   check_strategy(problems, "eval_strategy", eval_strategy);
-  at_least("per_device_eval_batch_size", per_device_eval_batch_size, 1);
+  batch("per_device_eval_batch_size", per_device_eval_batch_size);
   beta("adam_beta1", adam_beta1);
   beta("adam_beta2", adam_beta2);
   positive("adam_epsilon", adam_epsilon);

@@ -134,6 +134,7 @@ TEST_SUITE("program") {
         {"finetune", "--model", "m", "--data", "d", "--output-dir", "o", "--fp16", "--bf16"},
         {"finetune", "--model", "m", "--data", "d", "--output-dir", "o", "--take", "-1"},
         {"finetune", "--model", "m", "--data", "d", "--output-dir", "o", "--eval-split", "2.5"},
+        {"finetune", "--model", "m", "--data", "d", "--output-dir", "o", "--eval-split", "1e300"},
         {"finetune", "--model", "m", "--data", "d", "--output-dir", "o", "--eval-steps", "5"},
         {"finetune", "--model", "m", "--data", "d", "--output-dir", "o", "--init-adapter", "a",
          "--resume-from-checkpoint", "last"}};

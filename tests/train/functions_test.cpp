@@ -8,8 +8,9 @@
 #include <lorapp/train/loss.hpp>
 #include <lorapp/train/training_arguments.hpp>
 
+#include <ATen/Parallel.h>
 #include <doctest/doctest.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <limits>
 #include <string>
@@ -221,6 +222,14 @@ TEST_CASE("training_arguments: one error names every wrong value") {
   endless = {};
   endless.max_steps = std::numeric_limits<std::int64_t>::max();
   CHECK(contains(error_of([&] { endless.validate(); }), "max_steps is 9223372036854775807"));
+  // Batches so large that counting them would overflow.
+  for (std::int64_t TrainingArguments::*field : {&TrainingArguments::per_device_train_batch_size,
+                                                 &TrainingArguments::gradient_accumulation_steps,
+                                                 &TrainingArguments::per_device_eval_batch_size}) {
+    TrainingArguments huge;
+    huge.*field = std::numeric_limits<std::int64_t>::max();
+    CHECK(contains(error_of([&] { huge.validate(); }), "is 9223372036854775807; expected 1 to"));
+  }
 }
 
 TEST_CASE("training_arguments: the file reads back equal; unknown keys and types are errors") {

@@ -48,6 +48,21 @@ TEST_CASE("progress: on a terminal a bar is redrawn each step and ends with a li
   CHECK(text.ends_with('\n'));
 }
 
+TEST_CASE("progress: the bar of a run that fails is ended, so that the error begins a line") {
+  const TemporaryFolder folder;
+  std::ostringstream out;
+  PeftModel model = tiny_peft();
+  {
+    Trainer trainer(model, tiny_args(folder / "out"), tiny_dataset(22));
+    trainer.add_callback(std::make_shared<ProgressCallback>(out, /*is_terminal=*/true));
+    trainer.add_callback(std::make_shared<AtStep>(
+        2, [](TrainerControl&) { throw Error("test", "the run fails here"); }));
+    CHECK_THROWS_AS(trainer.train(), Error);
+  }
+  CHECK(contains(out.str(), "step 2/9"));
+  CHECK(out.str().ends_with('\n'));
+}
+
 TEST_CASE("progress: a callback that is null is refused") {
   const TemporaryFolder folder;
   PeftModel model = tiny_peft();

@@ -1,7 +1,7 @@
 #include "run.hpp"
 
 #include <doctest/doctest.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <atomic>
 
@@ -103,7 +103,7 @@ TEST_CASE("resume: the stop flag saves the last whole step, even where nothing e
   const auto before = values_of(early);
   CHECK(Trainer(early, args, tiny_dataset(22)).train({}, &stop).global_step == 0);
   CHECK(same_bits(values_of(early), before));
-  CHECK(list_checkpoints(folder / "early").empty());
+  CHECK_FALSE(std::filesystem::exists(folder / "early"));  // so that the same run can be started
 }
 
 TEST_CASE("resume: a finished run has nothing left to do") {

@@ -4,7 +4,7 @@
 #include <lorapp/nn/traverse.hpp>
 
 #include <doctest/doctest.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <unistd.h>
 #include <limits>

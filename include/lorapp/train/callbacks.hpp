@@ -104,6 +104,7 @@ class LORAPP_API ProgressCallback : public TrainerCallback {
   double loss_ = 0;
   double learning_rate_ = 0;
   bool has_loss_ = false;
+  bool bar_is_open_ = false;  // drawn, and no line feed behind it yet
 };
 
 }  // namespace lorapp

@@ -131,13 +131,16 @@ class Trainer {
          {"train_samples_per_second", output.train_samples_per_second},
          {"train_steps_per_second", output.train_steps_per_second},
          {"train_tokens_per_second", output.train_tokens_per_second}});
-    const std::filesystem::path dir = args_.output_dir;
-    std::error_code error;
-    std::filesystem::create_directories(dir, error);
-    LORAPP_CHECK(!error, "trainer", "cannot create the folder ", dir.string(), ": ",
-                 error.message());
-    state_.save(dir / "trainer_state.json");
-    args_.save(dir / "training_args.json");
+    // A run stopped before its first step leaves nothing that a second start would find in its way.
+    if (state_.global_step > 0) {
+      const std::filesystem::path dir = args_.output_dir;
+      std::error_code error;
+      std::filesystem::create_directories(dir, error);
+      LORAPP_CHECK(!error, "trainer", "cannot create the folder ", dir.string(), ": ",
+                   error.message());
+      state_.save(dir / "trainer_state.json");
+      args_.save(dir / "training_args.json");
+    }
     tell([&](TrainerCallback& callback) { callback.on_train_end(args_, state_, control_); });
     return output;
   }
