@@ -5,6 +5,9 @@
 
 #include "json_file.hpp"
 
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <string_view>
 
 namespace lorapp::detail {
@@ -13,7 +16,7 @@ namespace {
 
 constexpr std::string_view kOp = "load";
 constexpr const char* kStateSuffixes[] = {".quant_state.bitsandbytes__nf4",
-                                          ".quant_state.bitsandbytes__fp4"};
+                                          ".quant_state.bitsandbytes__fp4"};  // by QuantType
 constexpr const char* kTensorSuffixes[] = {".absmax", ".quant_map", ".nested_absmax",
                                            ".nested_quant_map"};
 
@@ -98,6 +101,28 @@ QuantizedTensor read_bnb_weight(const Checkpoint& checkpoint,
   }
   problems.throw_if_any();
   return QuantizedTensor::from_parts(std::move(parts), name);
+}
+
+NamedTensors bnb_tensors(const std::string& name, const QuantizedTensor& weight) {
+  nlohmann::ordered_json state = {{"quant_type", quant_type_name(weight.quant_type())},
+                                  {"blocksize", weight.blocksize()},
+                                  {"dtype", hf_dtype_name(weight.dtype())},
+                                  {"shape", weight.shape()}};
+  NamedTensors tensors = {{name, weight.codes().view({-1, 1})},
+                          {name + ".absmax", weight.absmax()},
+                          {name + ".quant_map", weight.code()}};
+  if (weight.is_nested()) {
+    state["nested_blocksize"] = weight.nested_blocksize();
+    state["nested_dtype"] = "float32";
+    state["nested_offset"] = static_cast<double>(weight.nested_offset());
+    tensors.emplace_back(name + ".nested_absmax", weight.nested_absmax());
+    tensors.emplace_back(name + ".nested_quant_map", weight.nested_code());
+  }
+  const std::string text = dump_json(state, {.indent = -1});
+  torch::Tensor bytes = torch::empty({static_cast<std::int64_t>(text.size())}, torch::kUInt8);
+  std::copy(text.begin(), text.end(), bytes.mutable_data_ptr<std::uint8_t>());
+  tensors.emplace_back(name + kStateSuffixes[static_cast<std::size_t>(weight.quant_type())], bytes);
+  return tensors;
 }
 
 }  // namespace lorapp::detail

@@ -5,6 +5,7 @@
 
 #include <lorapp/error.hpp>
 #include <lorapp/io/checkpoint.hpp>
+#include <lorapp/io/safetensors.hpp>
 #include <lorapp/quant/quantized_tensor.hpp>
 
 #include <torch/types.h>
@@ -28,5 +29,9 @@ std::optional<std::vector<std::int64_t>> bnb_shape(const Checkpoint& checkpoint,
 QuantizedTensor read_bnb_weight(const Checkpoint& checkpoint,
                                 const std::string& name,
                                 torch::Device device);
+
+/// The weight `name` and its companions, with the shapes and the JSON text that bitsandbytes
+/// writes.
+NamedTensors bnb_tensors(const std::string& name, const QuantizedTensor& weight);
 
 }  // namespace lorapp::detail

@@ -7,12 +7,12 @@
 
 #include "atomic_file.hpp"
 #include "json_file.hpp"
+#include "nn/model_folder.hpp"
 #include "nn/weight_slots.hpp"
 
 #include <ATen/CPUGeneratorImpl.h>
 
 #include <string>
-#include <system_error>
 
 namespace lorapp {
 
@@ -53,16 +53,6 @@ std::string generation_config_text(const ModelConfig& config) {
   return detail::dump_json(file) + "\n";
 }
 
-bool is_new_or_empty(const std::filesystem::path& dir) {
-  std::error_code error;
-  if (!std::filesystem::exists(dir, error)) return true;  // AtomicDirectory says if it cannot be
-  LORAPP_CHECK(std::filesystem::is_directory(dir, error), "save_pretrained", dir.string(),
-               ": a file of that name exists; expected a folder");
-  const bool empty = std::filesystem::is_empty(dir, error);
-  LORAPP_CHECK(!error, "save_pretrained", dir.string(), ": cannot be read: ", error.message());
-  return empty;
-}
-
 }  // namespace
 
 void DecoderLM::save_pretrained(const std::filesystem::path& dir) const {
@@ -84,7 +74,7 @@ void DecoderLM::save_pretrained(const std::filesystem::path& dir) const {
     detail::write_file_atomically(folder / "generation_config.json", generation);
     config.save(folder / "config.json");
   };
-  if (is_new_or_empty(dir)) {
+  if (detail::is_new_or_empty(dir, "save_pretrained")) {
     detail::AtomicDirectory folder(dir);
     write_into(folder.path());
     folder.commit();

@@ -5,16 +5,11 @@
 #include <lorapp/error.hpp>
 #include <lorapp/nn/decoder.hpp>
 
+#include "nn/tensor_name.hpp"
+
 #include <string>
-#include <utility>
 
 namespace lorapp::detail {
-
-/// "model.norm.weight" → {"model.norm", "weight"}.
-inline std::pair<std::string, std::string> split_tensor_name(const std::string& name) {
-  const std::size_t dot = name.rfind('.');
-  return {name.substr(0, dot), name.substr(dot + 1)};
-}
 
 /// The modules of one model that hold weights.
 class WeightSlots {

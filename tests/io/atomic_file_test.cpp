@@ -10,7 +10,7 @@
 #include "raw_safetensors.hpp"
 
 #include <doctest/doctest.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <sys/resource.h>
 #include <sys/stat.h>

@@ -9,7 +9,7 @@
 #include "raw_safetensors.hpp"
 
 #include <doctest/doctest.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <string>
 

@@ -11,7 +11,7 @@
 #include "raw_safetensors.hpp"
 
 #include <doctest/doctest.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <sys/mman.h>
 #include <unistd.h>
