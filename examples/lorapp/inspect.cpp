@@ -132,7 +132,10 @@ Json inspect_model(const fs::path& folder, const LoraConfig& lora, const Console
                  {"num_key_value_heads", config.num_key_value_heads},
                  {"head_dim", config.head_size()},
                  {"vocab_size", config.vocab_size},
-                 {"max_position_embeddings", config.max_position_embeddings}};
+                 {"max_position_embeddings", config.max_position_embeddings},
+                 {"rope_type", rope_type_name(config.rope_scaling.type)},
+                 {"rope_theta", config.rope_theta},
+                 {"tie_word_embeddings", config.tie_word_embeddings}};
   result["sliding_window"] = config.sliding_window ? Json(*config.sliding_window) : Json();
   result["dtype"] = config.dtype ? Json(hf_dtype_name(*config.dtype)) : Json();
   result["quantization"] = quantization(config);

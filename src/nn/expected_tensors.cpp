@@ -1,4 +1,4 @@
-// The tensors of a dense Llama / Mistral checkpoint: names and shapes.
+// The tensors of a dense checkpoint: names and shapes.
 #include <lorapp/nn/model_config.hpp>
 
 #include <functional>
@@ -20,10 +20,14 @@ std::vector<TensorSpec> expected_tensors(const ModelConfig& config) {
   specs.push_back({"model.embed_tokens.weight", {config.vocab_size, hidden}});
   for (std::int64_t i = 0; i < config.num_hidden_layers; ++i) {
     const std::string layer = "model.layers." + std::to_string(i) + ".";
-    linear(layer + "self_attn.q_proj", query, hidden, config.attention_bias);
-    linear(layer + "self_attn.k_proj", key, hidden, config.attention_bias);
-    linear(layer + "self_attn.v_proj", key, hidden, config.attention_bias);
-    linear(layer + "self_attn.o_proj", hidden, query, config.attention_bias);
+    linear(layer + "self_attn.q_proj", query, hidden, config.has_qkv_bias());
+    linear(layer + "self_attn.k_proj", key, hidden, config.has_qkv_bias());
+    linear(layer + "self_attn.v_proj", key, hidden, config.has_qkv_bias());
+    linear(layer + "self_attn.o_proj", hidden, query, config.has_output_bias());
+    if (config.has_qk_norm()) {
+      specs.push_back({layer + "self_attn.q_norm.weight", {config.head_size()}});
+      specs.push_back({layer + "self_attn.k_norm.weight", {config.head_size()}});
+    }
     linear(layer + "mlp.gate_proj", ffn, hidden, config.mlp_bias);
     linear(layer + "mlp.up_proj", ffn, hidden, config.mlp_bias);
     linear(layer + "mlp.down_proj", hidden, ffn, config.mlp_bias);

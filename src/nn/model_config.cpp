@@ -4,10 +4,9 @@
 #include <lorapp/error.hpp>
 #include <lorapp/io/dtype.hpp>
 
-#include "json_file.hpp"
+#include "nn/architectures.hpp"
 
-#include <array>
-#include <cmath>
+#include <algorithm>
 #include <string_view>
 #include <system_error>
 #include <utility>
@@ -16,48 +15,10 @@ namespace lorapp {
 
 namespace {
 
+using detail::Architecture;
 using nlohmann::json;
 
-constexpr std::string_view kOp = "model_config";
-
-// What no model comes near; sizes up to here cannot overflow a product of three of them.
-constexpr std::int64_t kMaxWidth = std::int64_t{1} << 20;
-constexpr std::int64_t kMaxVocab = std::int64_t{1} << 24;
-constexpr std::int64_t kMaxLayers = 4096;
-constexpr std::int64_t kMaxHeads = 4096;
-constexpr std::int64_t kMaxPositions = std::int64_t{1} << 32;
-constexpr std::int64_t kMaxTokenId = kMaxVocab;
-
-// An architecture, and transformers' defaults for what its config.json leaves out.
-struct Architecture {
-  const char* name;
-  const char* model_type;
-  std::int64_t max_position_embeddings;
-  std::optional<std::int64_t> num_key_value_heads;
-  std::optional<std::int64_t> sliding_window;
-  bool has_sliding_window;
-  bool has_biases;
-};
-
-constexpr std::array<Architecture, 2> kArchitectures = {{
-    {"LlamaForCausalLM", "llama", 2048, std::nullopt, std::nullopt, false, true},
-    {"MistralForCausalLM", "mistral", 131072, 8, 4096, true, false},
-}};
-
-std::string supported_architectures() {
-  std::string list;
-  for (const Architecture& architecture : kArchitectures) {
-    list += (list.empty() ? "" : ", ") + std::string(architecture.name);
-  }
-  return list;
-}
-
-const Architecture* architecture_of_type(std::string_view model_type) {
-  for (const Architecture& architecture : kArchitectures) {
-    if (model_type == architecture.model_type) return &architecture;
-  }
-  return nullptr;
-}
+constexpr std::string_view kOp = detail::kConfigOp;
 
 // The architecture of a file; null, with a problem added, where lorapp has it not.
 const Architecture* find_architecture(const json& file, Problems& problems) {
@@ -66,59 +27,30 @@ const Architecture* find_architecture(const json& file, Problems& problems) {
   if (!names && !type) {
     if (problems.empty()) {
       problems.add("neither architectures nor model_type is given; supported: ",
-                   supported_architectures());
+                   detail::supported_architectures());
     }
     return nullptr;
   }
   if (names) {
-    for (const Architecture& architecture : kArchitectures) {
-      for (const std::string& name : *names) {
-        if (name != architecture.name) continue;
-        if (!type || *type == architecture.model_type) return &architecture;
-        problems.add("architectures says ", name, ", but model_type says \"", *type, "\"");
-        return nullptr;
-      }
+    for (const std::string& name : *names) {
+      const Architecture* architecture = detail::architecture_of_name(name);
+      if (architecture == nullptr) continue;
+      if (!type || *type == architecture->model_type) return architecture;
+      problems.add("architectures says ", name, ", but model_type says \"", *type, "\"");
+      return nullptr;
     }
     std::string found;
     for (const std::string& name : *names) found += (found.empty() ? "" : ", ") + name;
     problems.add("the architecture ", found.empty() ? "[]" : found,
-                 " is not supported; supported: ", supported_architectures());
+                 " is not supported; supported: ", detail::supported_architectures());
     return nullptr;
   }
-  const Architecture* architecture = architecture_of_type(*type);
+  const Architecture* architecture = detail::architecture_of_type(*type);
   if (architecture == nullptr) {
-    problems.add("the model_type \"", *type, "\" is not supported; supported: llama, mistral");
+    problems.add("the model_type \"", *type,
+                 "\" is not supported; supported: ", detail::supported_model_types());
   }
   return architecture;
-}
-
-// rope_theta at the top and rope_scaling {type, …} (transformers 4), or rope_parameters {rope_type,
-// rope_theta, …} (5).
-double read_rope(const json& file, Problems& problems) {
-  double theta = detail::get_double_or(file, "rope_theta", problems, 10000.0, 1.0, 1e12);
-  for (const char* key : {"rope_scaling", "rope_parameters"}) {
-    const json* rope = detail::find_object(file, key, problems);
-    if (rope == nullptr) continue;
-    for (const auto& [name, value] : rope->items()) {
-      if (!value.is_object()) continue;
-      problems.add(key, ": \"", name,
-                   "\" is an object; parameters that differ from layer to layer ",
-                   "are not supported");
-    }
-    const std::string type =
-        detail::get_string_or(*rope, {"rope_type", "type"}, problems, "default");
-    if (type != "default") {
-      problems.add(key, ": the rope_type \"", type, "\" is not supported; supported: default");
-    }
-    theta = detail::get_double_or(*rope, "rope_theta", problems, theta, 1.0, 1e12);
-    if (detail::get_double_or(*rope, "partial_rotary_factor", problems, 1.0) != 1.0) {
-      problems.add(key, ": partial_rotary_factor must be 1");
-    }
-  }
-  if (detail::get_double_or(file, "partial_rotary_factor", problems, 1.0) != 1.0) {
-    problems.add("partial_rotary_factor must be 1");
-  }
-  return theta;
 }
 
 std::optional<c10::ScalarType> read_dtype(const json& object,
@@ -167,13 +99,13 @@ std::optional<QuantConfig> read_quantization(const json& file, Problems& problem
   return quant;
 }
 
-// transformers ignores layer_types for these two models, so what the list says must be what they
+// transformers ignores layer_types for Llama and Mistral, so what the list says must be what they
 // do.
-void check_layer_types(const json& file, const ModelConfig& config, Problems& problems) {
-  const auto types = detail::find_strings(file, "layer_types", problems);
-  if (!types) return;
-  const std::string expected = config.sliding_window ? "sliding_attention" : "full_attention";
-  for (const std::string& type : *types) {
+void check_layer_types(const std::vector<std::string>& types,
+                       const ModelConfig& config,
+                       Problems& problems) {
+  const std::string expected = config.sliding_window ? detail::kSliding : detail::kFull;
+  for (const std::string& type : types) {
     if (type == expected) continue;
     problems.add("layer_types has \"", type, "\"; every layer of this ", config.model_type,
                  " model has ", expected);
@@ -181,17 +113,64 @@ void check_layer_types(const json& file, const ModelConfig& config, Problems& pr
   }
 }
 
+// Which layers of a Qwen model have the window: layer_types says it, or else max_window_layers,
+// the first of them.
+void read_layer_windows(const json& file,
+                        std::optional<std::vector<std::string>> types,
+                        ModelConfig& config,
+                        Problems& problems) {
+  if (!detail::get_bool_or(file, "use_sliding_window", problems, false)) {
+    config.sliding_window.reset();
+  }
+  const std::int64_t first = detail::get_int_or(
+      file, "max_window_layers", problems, detail::kDefaultWindowLayers, 0, detail::kMaxLayers);
+  if (types) {
+    config.layer_types = std::move(*types);
+  } else if (config.sliding_window) {
+    for (std::int64_t i = 0; i < config.num_hidden_layers; ++i) {
+      config.layer_types.emplace_back(i >= first ? detail::kSliding : detail::kFull);
+    }
+  }
+  const auto all_full = [&] {
+    return std::all_of(config.layer_types.begin(), config.layer_types.end(),
+                       [](const std::string& type) { return type == detail::kFull; });
+  };
+  const auto layers = static_cast<std::int64_t>(config.layer_types.size());
+  if (layers == config.num_hidden_layers && all_full()) {
+    config.layer_types.clear();
+    config.sliding_window.reset();
+  }
+}
+
+void read_windows(const json& file,
+                  const Architecture& architecture,
+                  ModelConfig& config,
+                  Problems& problems) {
+  auto types = detail::find_strings(file, "layer_types", problems);
+  if (architecture.windows != detail::Windows::none) {
+    config.sliding_window =
+        file.contains("sliding_window")
+            ? detail::find_int(file, "sliding_window", problems, 1, detail::kMaxPositions)
+            : detail::kDefaultWindow;
+  }
+  if (architecture.windows == detail::Windows::by_layer) {
+    read_layer_windows(file, std::move(types), config, problems);
+  } else if (types) {
+    check_layer_types(*types, config, problems);
+  }
+}
+
 // Replaces the ids that the file names: null is a value (none), absent is not.
 void read_token_ids(const json& file, ModelConfig& config, Problems& problems) {
   if (file.contains("bos_token_id")) {
-    config.bos_token_id = detail::find_int(file, "bos_token_id", problems, 0, kMaxTokenId);
+    config.bos_token_id = detail::find_int(file, "bos_token_id", problems, 0, detail::kMaxTokenId);
   }
   if (file.contains("eos_token_id")) {
-    config.eos_token_id = detail::find_ints(file, "eos_token_id", problems, 0, kMaxTokenId)
+    config.eos_token_id = detail::find_ints(file, "eos_token_id", problems, 0, detail::kMaxTokenId)
                               .value_or(std::vector<std::int64_t>{});
   }
   if (file.contains("pad_token_id")) {
-    config.pad_token_id = detail::find_int(file, "pad_token_id", problems, -1, kMaxTokenId);
+    config.pad_token_id = detail::find_int(file, "pad_token_id", problems, -1, detail::kMaxTokenId);
     // What the first Llama folders write for none.
     if (config.pad_token_id == -1) config.pad_token_id.reset();
   }
@@ -202,59 +181,18 @@ void refuse_unless_zero(const json& file, const char* key, Problems& problems) {
   if (value != 0.0) problems.add(key, " is ", value, "; only 0 is supported");
 }
 
-void check_values(const ModelConfig& c, Problems& problems) {
-  const auto in_range = [&](const char* name, std::int64_t value, std::int64_t max) {
-    if (value < 1 || value > max) {
-      problems.add(name, " is ", value, "; expected 1 to ", max);
-      return false;
-    }
-    return true;
-  };
-  in_range("vocab_size", c.vocab_size, kMaxVocab);
-  in_range("intermediate_size", c.intermediate_size, kMaxWidth);
-  in_range("num_hidden_layers", c.num_hidden_layers, kMaxLayers);
-  in_range("max_position_embeddings", c.max_position_embeddings, kMaxPositions);
-  if (c.sliding_window) in_range("sliding_window", *c.sliding_window, kMaxPositions);
-  const bool sizes = in_range("hidden_size", c.hidden_size, kMaxWidth) &
-                     in_range("num_attention_heads", c.num_attention_heads, kMaxHeads) &
-                     in_range("num_key_value_heads", c.num_key_value_heads, kMaxHeads);
-  const bool head = !c.head_dim || in_range("head_dim", *c.head_dim, kMaxHeads);
-  if (sizes && c.num_attention_heads % c.num_key_value_heads != 0) {
-    problems.add("num_attention_heads (", c.num_attention_heads,
-                 ") is not a multiple of num_key_value_heads (", c.num_key_value_heads, ")");
+// Both ways that Qwen's files have: the list, and the number of full layers before the others.
+void write_layer_windows(const ModelConfig& config, json& file) {
+  json types = json::array();
+  std::int64_t full = 0;
+  for (std::int64_t i = 0; i < config.num_hidden_layers; ++i) {
+    const bool slides = config.window(static_cast<std::size_t>(i)).has_value();
+    if (!slides && full == i) ++full;
+    types.push_back(slides ? detail::kSliding : detail::kFull);
   }
-  const bool needs_multiple = !c.head_dim || c.model_type == "llama";
-  if (sizes && needs_multiple && c.hidden_size % c.num_attention_heads != 0) {
-    problems.add("hidden_size (", c.hidden_size, ") is not a multiple of num_attention_heads (",
-                 c.num_attention_heads, ")");
-  } else if (sizes && head && c.head_size() % 2 != 0) {
-    problems.add("a head has ", c.head_size(),
-                 " dimensions; rotary embedding needs an even number");
-  }
-  if (c.hidden_act != "silu" && c.hidden_act != "swish") {
-    problems.add("hidden_act is \"", c.hidden_act, "\"; supported: silu");
-  }
-  const auto positive = [&](const char* name, double value) {
-    if (!std::isfinite(value) || value <= 0) problems.add(name, " is ", value, "; expected > 0");
-  };
-  positive("rms_norm_eps", c.rms_norm_eps);
-  positive("rope_theta", c.rope_theta);
-  if (!(c.initializer_range >= 0) || !std::isfinite(c.initializer_range)) {
-    problems.add("initializer_range is ", c.initializer_range, "; expected 0 or more");
-  }
-  const Architecture* architecture = architecture_of_type(c.model_type);
-  if (architecture == nullptr) {
-    problems.add("the model_type \"", c.model_type,
-                 "\" is not supported; supported: llama, mistral");
-    return;
-  }
-  if (!architecture->has_biases && (c.attention_bias || c.mlp_bias)) {
-    problems.add("a ", c.model_type,
-                 " model has no biases: attention_bias and mlp_bias must be false");
-  }
-  if (!architecture->has_sliding_window && c.sliding_window) {
-    problems.add("a ", c.model_type, " model has no sliding window: sliding_window must be null");
-  }
+  file["use_sliding_window"] = config.sliding_window.has_value();
+  file["max_window_layers"] = full;
+  file["layer_types"] = types;
 }
 
 }  // namespace
@@ -269,40 +207,47 @@ ModelConfig ModelConfig::from_file(const std::filesystem::path& path) {
   ModelConfig c;
   c.model_type = architecture->model_type;
   c.architectures = {architecture->name};
-  c.vocab_size = detail::get_int(file, "vocab_size", problems, 1, kMaxVocab);
-  c.hidden_size = detail::get_int(file, "hidden_size", problems, 1, kMaxWidth);
-  c.intermediate_size = detail::get_int(file, "intermediate_size", problems, 1, kMaxWidth);
-  c.num_hidden_layers = detail::get_int(file, "num_hidden_layers", problems, 1, kMaxLayers);
-  c.num_attention_heads = detail::get_int(file, "num_attention_heads", problems, 1, kMaxHeads);
+  c.bos_token_id = architecture->bos_token_id;
+  c.eos_token_id.clear();
+  if (architecture->eos_token_id) c.eos_token_id = {*architecture->eos_token_id};
+  c.vocab_size = detail::get_int(file, "vocab_size", problems, 1, detail::kMaxVocab);
+  c.hidden_size = detail::get_int(file, "hidden_size", problems, 1, detail::kMaxWidth);
+  c.intermediate_size = detail::get_int(file, "intermediate_size", problems, 1, detail::kMaxWidth);
+  c.num_hidden_layers = detail::get_int(file, "num_hidden_layers", problems, 1, detail::kMaxLayers);
+  c.num_attention_heads =
+      detail::get_int(file, "num_attention_heads", problems, 1, detail::kMaxHeads);
   // A field that is null and one that is absent differ here, in transformers too.
   const bool kv_given = file.contains("num_key_value_heads");
   c.num_key_value_heads = detail::get_int_or(
       file, "num_key_value_heads", problems,
       kv_given ? c.num_attention_heads
                : architecture->num_key_value_heads.value_or(c.num_attention_heads),
-      1, kMaxHeads);
-  c.head_dim = detail::find_int(file, "head_dim", problems, 1, kMaxHeads);
+      1, detail::kMaxHeads);
+  c.head_dim = detail::find_int(file, "head_dim", problems, 1, detail::kMaxHeads);
+  if (!c.head_dim) c.head_dim = architecture->head_dim;
   c.hidden_act = detail::get_string_or(file, "hidden_act", problems, "silu");
   c.max_position_embeddings =
       detail::get_int_or(file, "max_position_embeddings", problems,
-                         architecture->max_position_embeddings, 1, kMaxPositions);
+                         architecture->max_position_embeddings, 1, detail::kMaxPositions);
   c.initializer_range = detail::get_double_or(file, "initializer_range", problems, 0.02, 0.0, 1.0);
   c.rms_norm_eps = detail::get_double_or(file, "rms_norm_eps", problems, 1e-6, 0.0, 1.0);
-  c.rope_theta = read_rope(file, problems);
-  if (architecture->has_sliding_window) {
-    c.sliding_window = detail::find_int(file, "sliding_window", problems, 1, kMaxPositions);
-    if (!file.contains("sliding_window")) c.sliding_window = architecture->sliding_window;
-  }
+  detail::read_rope(file, c, problems);
+  read_windows(file, *architecture, c, problems);
   c.tie_word_embeddings = detail::get_bool_or(file, "tie_word_embeddings", problems, false);
-  c.attention_bias = detail::get_bool_or(file, "attention_bias", problems, false);
+  // A Qwen2 model has its biases whatever the file says.
+  if (architecture->model_type != std::string_view("qwen2")) {
+    c.attention_bias = detail::get_bool_or(file, "attention_bias", problems, false);
+  }
   c.mlp_bias = detail::get_bool_or(file, "mlp_bias", problems, false);
   read_token_ids(file, c, problems);
-  c.dtype = read_dtype(file, {"dtype", "torch_dtype"}, problems);
+  const detail::Keys dtype_keys = {"dtype", "torch_dtype"};
+  const json* dtype = dtype_keys.find(file);
+  const bool is_double = dtype != nullptr && *dtype == "float64";
+  c.dtype = is_double ? c10::kFloat : read_dtype(file, dtype_keys, problems);
   c.quantization_config = read_quantization(file, problems);
-  check_layer_types(file, c, problems);
   refuse_unless_zero(file, "attention_dropout", problems);
   // The checks between fields would repeat what the fields themselves were found to be.
-  if (problems.empty()) check_values(c, problems);
+  if (problems.empty()) detail::check_config(c, problems);
   problems.throw_if_any();
   return c;
 }
@@ -323,7 +268,7 @@ ModelConfig ModelConfig::from_pretrained(const std::filesystem::path& dir) {
 
 void ModelConfig::validate(const std::string& subject) const {
   Problems problems(std::string(kOp), subject);
-  check_values(*this, problems);
+  detail::check_config(*this, problems);
   problems.throw_if_any();
 }
 
@@ -349,20 +294,20 @@ void ModelConfig::save(const std::filesystem::path& path) const {
       {"num_key_value_heads", num_key_value_heads},
       {"pad_token_id", nullable(pad_token_id)},
       {"rms_norm_eps", rms_norm_eps},
-      // The spellings of transformers 4, which 5 reads too.
-      {"rope_theta", rope_theta},
       {"tie_word_embeddings", tie_word_embeddings},
+      // The spelling of transformers 4, which 5 reads too.
       {"torch_dtype", dtype ? json(hf_dtype_name(*dtype)) : json("float32")},
       {"use_cache", true},
       {"vocab_size", vocab_size},
   };
-  if (architecture_of_type(model_type)->has_sliding_window) {
+  detail::write_rope(*this, file);
+  const Architecture& architecture = *detail::architecture_of_type(model_type);
+  if (architecture.has_attention_bias) file["attention_bias"] = attention_bias;
+  if (architecture.has_mlp_bias) file["mlp_bias"] = mlp_bias;
+  if (architecture.windows != detail::Windows::none) {
     file["sliding_window"] = nullable(sliding_window);
   }
-  if (architecture_of_type(model_type)->has_biases) {
-    file["attention_bias"] = attention_bias;
-    file["mlp_bias"] = mlp_bias;
-  }
+  if (architecture.windows == detail::Windows::by_layer) write_layer_windows(*this, file);
   detail::write_json_file(path, file);
 }
 

@@ -4,7 +4,7 @@
 #include <lorapp/quant/ops.hpp>
 
 #include <doctest/doctest.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <string>
 

@@ -2,7 +2,7 @@
 
     python tests/golden/generate.py [--data FOLDER] [section ...]
 
-Sections: dtypes codecs models training (no input needed), tokenizer stories (need --data, the folder with real files
+Sections: dtypes codecs models families training (no input needed), tokenizer stories (need --data, the folder with real files
 that README.md names). Without a section, all that can be made are.
 """
 
@@ -12,6 +12,7 @@ import tempfile
 
 from toy import *  # first: it sets the environment before torch is loaded
 
+import families
 import real_files
 import torch
 
@@ -193,7 +194,8 @@ def make_training():
 
 
 def main():
-    sections = {"dtypes": make_dtypes, "codecs": make_codecs, "models": make_models, "training": make_training}
+    sections = {"dtypes": make_dtypes, "codecs": make_codecs, "models": make_models,
+                "families": families.make_families, "training": make_training}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=pathlib.Path, help="the folder with real models, tokenizers and data")
     parser.add_argument("sections", nargs="*")

@@ -4,7 +4,7 @@
 #include "support/golden.hpp"
 
 #include <doctest/doctest.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <string>
 

@@ -8,7 +8,7 @@
 #include <lorapp/nn/causal_lm.hpp>
 
 #include <doctest/doctest.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdint>
 #include <string>

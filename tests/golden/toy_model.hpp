@@ -6,7 +6,7 @@
 #include <lorapp/nn/causal_lm.hpp>
 
 #include <ATen/Parallel.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <memory>
 #include <optional>
@@ -52,7 +52,7 @@ inline ToyBatch toy_batch(const GoldenTensors& golden) {
 
 /// The mean loss of the scored positions.
 inline torch::Tensor mean_loss(const torch::Tensor& logits, const torch::Tensor& next) {
-  return torch::nn::functional::cross_entropy(logits, next);
+  return torch::cross_entropy_loss(logits, next);
 }
 
 }  // namespace lorapp::test

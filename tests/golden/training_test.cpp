@@ -12,7 +12,7 @@
 #include <lorapp/train/trainer.hpp>
 
 #include <doctest/doctest.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdint>
 #include <string>

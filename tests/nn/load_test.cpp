@@ -175,8 +175,73 @@ TEST_SUITE("nn") {
     rewrite(folder / "m", [](NamedTensors& tensors) {
       for (auto& [name, tensor] : tensors) name.erase(0, std::string("model.").size());
       tensors.emplace_back("layers.0.self_attn.rotary_emb.inv_freq", torch::zeros({5}));
-      tensors.emplace_back("lm_head.weight", torch::zeros({61, 36}));
+      tensors.emplace_back("rotary_emb.inv_freq", torch::zeros({5}));
     });
+    CHECK(torch::equal(logits_of(*CausalLM::from_pretrained(folder / "m")), logits_of(*model)));
+    rewrite(folder / "m", [&](NamedTensors& tensors) {
+      tensors.emplace_back("lm_head.weight", model->head()->dense_weight().detach());
+    });
+    const auto loaded = CausalLM::from_pretrained(folder / "m");
+    CHECK(torch::equal(logits_of(*loaded), logits_of(*model)));
+    CHECK(loaded->config().tie_word_embeddings);
+  }
+
+  TEST_CASE("from_pretrained: a head that differs from the embedding is not tied to it") {
+    const TemporaryFolder folder;
+    ModelConfig config = toy_config();
+    const auto model = toy_model(config);
+    model->save_pretrained(folder / "m");
+    config.tie_word_embeddings = true;
+    config.save(folder / "m" / "config.json");
+    const auto loaded = CausalLM::from_pretrained(folder / "m");
+    CHECK(torch::equal(logits_of(*loaded), logits_of(*model)));
+    CHECK_FALSE(loaded->config().tie_word_embeddings);
+    rewrite(folder / "m", [](NamedTensors& tensors) {
+      for (auto& [name, tensor] : tensors) {
+        if (name == "lm_head.weight") tensor = torch::zeros({60, 36});
+      }
+    });
+    CHECK(contains(error_of([&] { CausalLM::from_pretrained(folder / "m"); }),
+                   "lm_head.weight has the shape [60, 36]"));
+  }
+
+  TEST_CASE("from_pretrained: a decoder saved without its head needs a tied one") {
+    const TemporaryFolder folder;
+    for (const bool tied : {true, false}) {
+      ModelConfig config = toy_config();
+      config.tie_word_embeddings = tied;
+      const auto model = toy_model(config);
+      const std::filesystem::path path = folder / (tied ? "tied" : "untied");
+      model->save_pretrained(path);
+      rewrite(path, [](NamedTensors& tensors) {
+        std::erase_if(tensors, [](const auto& item) { return item.first == "lm_head.weight"; });
+        for (auto& [name, tensor] : tensors) name.erase(0, std::string("model.").size());
+      });
+      std::string text = read_file(path / "config.json");
+      text.replace(text.find("MistralForCausalLM"), std::string("MistralForCausalLM").size(),
+                   "MistralModel");
+      folder.write(std::string(tied ? "tied" : "untied") + "/config.json", text);
+      if (tied) {
+        const auto loaded = CausalLM::from_pretrained(path);
+        CHECK(torch::equal(logits_of(*loaded), logits_of(*model)));
+        CHECK(loaded->config().architectures == std::vector<std::string>{"MistralForCausalLM"});
+      } else {
+        CHECK(contains(error_of([&] { CausalLM::from_pretrained(path); }),
+                       "lm_head.weight is missing"));
+      }
+    }
+  }
+
+  TEST_CASE("from_pretrained: float64 files are read as float32") {
+    const TemporaryFolder folder;
+    const auto model = toy_model();
+    model->save_pretrained(folder / "m");
+    rewrite(folder / "m", [](NamedTensors& tensors) {
+      for (auto& [name, tensor] : tensors) tensor = tensor.to(torch::kFloat64);
+    });
+    std::string text = read_file(folder / "m" / "config.json");
+    text.replace(text.find("\"float32\""), 9, "\"float64\"");
+    folder.write("m/config.json", text);
     CHECK(torch::equal(logits_of(*CausalLM::from_pretrained(folder / "m")), logits_of(*model)));
   }
 

@@ -104,8 +104,10 @@ TEST_SUITE("nn") {
   TEST_CASE("config: an unknown architecture is an error that lists the supported ones") {
     const std::string message = problem(R"({"architectures": ["GPT2LMHeadModel"], "n_embd": 3})");
     CHECK(contains(message, "GPT2LMHeadModel"));
-    CHECK(contains(message, "LlamaForCausalLM, MistralForCausalLM"));
-    CHECK(contains(problem(R"({"model_type": "phi"})"), "phi"));
+    CHECK(contains(message,
+                   "LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM"));
+    CHECK(contains(problem(R"({"model_type": "phi"})"),
+                   "\"phi\" is not supported; supported: llama, mistral, qwen2, qwen3"));
     CHECK(contains(problem("{}"), "neither architectures nor model_type"));
     CHECK(contains(problem(config_text(R"("architectures": ["LlamaForCausalLM"])")),
                    "LlamaForCausalLM, but model_type says \"mistral\""));
@@ -117,10 +119,10 @@ TEST_SUITE("nn") {
     const std::string message = problem(
         R"({"architectures": ["MistralForCausalLM"], "vocab_size": "many", "hidden_size": 36,
             "intermediate_size": -1, "num_hidden_layers": 3.5, "num_attention_heads": 6,
-            "hidden_act": 3, "rope_scaling": {"rope_type": "yarn", "factor": 4},
+            "hidden_act": 3, "rope_scaling": {"rope_type": "longrope", "factor": 4},
             "dtype": "float8", "attention_dropout": 0.1})");
     for (const char* part : {"vocab_size", "intermediate_size", "num_hidden_layers", "hidden_act",
-                             "yarn", "supported: default", "dtype", "attention_dropout"}) {
+                             "longrope", "supported: default", "dtype", "attention_dropout"}) {
       CAPTURE(part);
       CHECK(contains(message, part));
     }
@@ -139,7 +141,8 @@ TEST_SUITE("nn") {
     refused(R"("num_key_value_heads": 2, "head_dim": 1000000)", "head_dim");
     refused(R"("num_key_value_heads": 2, "sliding_window": 0)", "sliding_window");
     refused(R"("num_key_value_heads": 2, "rms_norm_eps": 0)", "rms_norm_eps");
-    refused(R"("num_key_value_heads": 2, "attention_bias": true)", "no biases");
+    refused(R"("num_key_value_heads": 2, "attention_bias": true)", "attention_bias must be false");
+    refused(R"("num_key_value_heads": 2, "mlp_bias": true)", "mlp_bias must be false");
     refused(R"("num_key_value_heads": 2, "layer_types": ["full_attention"])", "full_attention");
     refused(R"("num_key_value_heads": 2, "partial_rotary_factor": 0.5)", "partial_rotary_factor");
     refused(R"("num_key_value_heads": 2, "quantization_config": {"quant_method": "gptq"})", "gptq");

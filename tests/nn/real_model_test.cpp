@@ -40,7 +40,7 @@ TEST_SUITE("nn") {
     const auto count = static_cast<std::int64_t>(ids.size());
     const torch::Tensor targets = torch::tensor(ids).slice(0, 1);
     const double loss =
-        torch::nn::functional::cross_entropy(logits.slice(0, 0, count - 1), targets).item<double>();
+        torch::cross_entropy_loss(logits.slice(0, 0, count - 1), targets).item<double>();
     CHECK(loss == doctest::Approx(0.4734177).epsilon(2e-6));
     // The text is the model's greedy continuation of bos.
     const torch::Tensor best = logits.slice(0, 0, count - 1).argmax(-1);

@@ -8,7 +8,8 @@
 #include <lorapp/nn/decoder.hpp>
 
 #include <doctest/doctest.h>
-#include <torch/torch.h>
+#include <torch/autograd.h>
+#include <torch/types.h>
 
 #include <cstdlib>
 #include <filesystem>

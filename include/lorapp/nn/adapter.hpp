@@ -1,5 +1,5 @@
-// LinearAdapter: what can be plugged into a Linear, e.g. LoRA.
-// An adapter adds to the output of its layer; it never changes the frozen weight by itself.
+// LinearAdapter and EmbeddingAdapter: what can be plugged into a layer, e.g. LoRA.
+// An adapter changes the output of its layer; it never changes the frozen weight by itself.
 #pragma once
 
 #include <lorapp/export.hpp>
@@ -24,9 +24,24 @@ struct LORAPP_API LinearAdapter : torch::nn::Module {
   /// The update of the weight that delta() amounts to without dropout, [out, in]; for merging.
   virtual torch::Tensor delta_weight() = 0;
 
+  /// The update of the bias that delta() contains, [out]; undefined where there is none.
+  virtual torch::Tensor delta_bias() { return {}; }
+
   /// The seed of the dropout masks of the next forward passes. A mask is a pure function of this
   /// seed and the adapter's own index, so a recomputed forward pass repeats it.
   virtual void seed_dropout(std::uint64_t /*step_seed*/) {}
+};
+
+/// A trainable change of an Embedding; its submodule "lora".
+struct LORAPP_API EmbeddingAdapter : torch::nn::Module {
+  EmbeddingAdapter() = default;
+  ~EmbeddingAdapter() override = default;
+
+  /// The output of the layer. ids [T] int64, rows [T, size] of the table → [T, size], same dtype.
+  virtual torch::Tensor adapt(const torch::Tensor& ids, const torch::Tensor& rows) = 0;
+
+  /// Changes `table` [vocab, size] into the one whose rows adapt() gives; for merging.
+  virtual void merge_into(torch::Tensor& table) = 0;
 };
 
 }  // namespace lorapp

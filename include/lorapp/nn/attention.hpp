@@ -6,6 +6,7 @@
 #include <lorapp/nn/kv_cache.hpp>
 #include <lorapp/nn/linear.hpp>
 #include <lorapp/nn/model_config.hpp>
+#include <lorapp/nn/rms_norm.hpp>
 #include <lorapp/nn/rotary.hpp>
 
 #include <torch/nn/module.h>
@@ -106,18 +107,27 @@ class LORAPP_API AttentionImpl : public torch::nn::Module {
         v_proj(config.hidden_size, config.num_key_value_heads * config.head_size()),
         o_proj(config.num_attention_heads * config.head_size(), config.hidden_size),
         head_size_(config.head_size()),
-        sliding_window_(config.sliding_window),
+        sliding_window_(config.window(layer_index)),
         layer_index_(layer_index) {
     register_module("q_proj", q_proj);
     register_module("k_proj", k_proj);
     register_module("v_proj", v_proj);
     register_module("o_proj", o_proj);
+    if (!config.has_qk_norm()) return;
+    q_norm = register_module("q_norm", RMSNorm(head_size_, config.rms_norm_eps));
+    k_norm = register_module("k_norm", RMSNorm(head_size_, config.rms_norm_eps));
   }
 
   /// x [T, hidden] → [T, hidden].
   torch::Tensor forward(const torch::Tensor& x, const SequenceContext& context) {
-    const torch::Tensor q = rotate(split_heads(q_proj(x)), context.rotation);
-    const torch::Tensor k = rotate(split_heads(k_proj(x)), context.rotation);
+    torch::Tensor q = split_heads(q_proj(x));
+    torch::Tensor k = split_heads(k_proj(x));
+    if (q_norm) {
+      q = q_norm(q);
+      k = k_norm(k);
+    }
+    q = rotate(q, context.rotation);
+    k = rotate(k, context.rotation);
     const torch::Tensor v = split_heads(v_proj(x));
     const std::int64_t window = sliding_window_.value_or(0);
     if (context.cache != nullptr) {
@@ -139,6 +149,9 @@ class LORAPP_API AttentionImpl : public torch::nn::Module {
   Linear k_proj;
   Linear v_proj;
   Linear o_proj;
+  /// Over one head's dimensions; null in the families without them.
+  RMSNorm q_norm{nullptr};
+  RMSNorm k_norm{nullptr};
 
  private:
   // [T, heads · d] → [T, heads, d]

@@ -1,4 +1,4 @@
-// The Llama / Mistral decoder: DecoderLayer, the stack, and the model with its head.
+// The decoder of all families: DecoderLayer, the stack, and the model with its head.
 // Module paths are Hugging Face's: model.embed_tokens, model.layers.N.…, model.norm, lm_head.
 #pragma once
 
@@ -112,7 +112,10 @@ class LORAPP_API DecoderImpl : public torch::nn::Module {
   explicit DecoderImpl(const ModelConfig& config)
       : embed_tokens(config.vocab_size, config.hidden_size),
         norm(config.hidden_size, config.rms_norm_eps),
-        rotary_(config.head_size(), config.rope_theta) {
+        rotary_(config.head_size(),
+                config.rope_theta,
+                config.rope_scaling,
+                config.max_position_embeddings) {
     register_module("embed_tokens", embed_tokens);
     torch::nn::ModuleList list;
     for (std::int64_t i = 0; i < config.num_hidden_layers; ++i) {
@@ -150,8 +153,8 @@ class LORAPP_API DecoderImpl : public torch::nn::Module {
 };
 TORCH_MODULE(Decoder);
 
-/// LlamaForCausalLM and MistralForCausalLM. The constructor makes no weights: from_pretrained and
-/// from_config give it some.
+/// LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM. The constructor makes
+/// no weights: from_pretrained and from_config give it some.
 class LORAPP_API DecoderLM : public CausalLM {
  public:
   explicit DecoderLM(ModelConfig config, std::string name_or_path = {})

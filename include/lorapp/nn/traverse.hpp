@@ -1,7 +1,8 @@
-// Walks over the layers of a model: every Linear by its path, and counts of parameters.
+// Walks over the layers of a model: every Linear and Embedding by its path, counts of parameters.
 // Paths are Hugging Face's: model.layers.0.self_attn.q_proj.
 #pragma once
 
+#include <lorapp/nn/embedding.hpp>
 #include <lorapp/nn/linear.hpp>
 
 #include <torch/nn/module.h>
@@ -26,13 +27,26 @@ void for_each_linear(torch::nn::Module& root, F&& f, const std::string& prefix =
   }
 }
 
+/// Calls f(path, EmbeddingImpl&) for every Embedding below `root`.
+template <class F>
+void for_each_embedding(torch::nn::Module& root, F&& f, const std::string& prefix = {}) {
+  for (const auto& child : root.named_children()) {
+    const std::string path = prefix.empty() ? child.key() : prefix + "." + child.key();
+    if (auto* embedding = dynamic_cast<EmbeddingImpl*>(child.value().get())) {
+      f(path, *embedding);
+    } else {
+      for_each_embedding(*child.value(), f, path);
+    }
+  }
+}
+
 namespace detail {
 
 inline std::int64_t count_parameters_below(const torch::nn::Module& module,
                                            std::unordered_set<const void*>& seen) {
   std::int64_t count = 0;
   for (const auto& parameter : module.parameters(/*recurse=*/false)) {
-    if (seen.insert(parameter.unsafeGetTensorImpl()).second) count += parameter.numel();
+    if (seen.insert(parameter.const_data_ptr()).second) count += parameter.numel();
   }
   if (const auto* linear = dynamic_cast<const LinearImpl*>(&module);
       linear != nullptr && linear->is_quantized()) {
