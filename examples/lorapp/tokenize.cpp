@@ -43,7 +43,8 @@ struct Options {
 
 void Options::add_to(CLI::App& app) {
   app.add_option("--model", model,
-                 "Folder with tokenizer.model, or a hub id in the local Hugging Face cache")
+                 "Folder with tokenizer.model or tokenizer.json, or a hub id in the local Hugging "
+                 "Face cache")
       ->required();
   auto* text_option =
       app.add_option("--text", text, "Text to encode; without it and --data: stdin, every byte");
@@ -95,12 +96,20 @@ Ids parse_ids(std::string text) {
   return ids;
 }
 
+/// The folder that `model` means: of a hub id, a snapshot with a tokenizer of either kind.
+std::filesystem::path tokenizer_folder(const std::string& model) {
+  try {
+    return resolve_model_folder(model, "tokenizer.model");
+  } catch (const Error&) {
+    return resolve_model_folder(model, "tokenizer.json");
+  }
+}
+
 class TokenizeJob {
  public:
   explicit TokenizeJob(const Options& options)
       : options_(options),
-        tokenizer_(
-            Tokenizer::from_pretrained(resolve_model_folder(options.model, "tokenizer.model"))) {}
+        tokenizer_(Tokenizer::from_pretrained(tokenizer_folder(options.model))) {}
 
   Ids encode(const std::string& text) const {
     const bool special = !options_.no_special_tokens;

@@ -1,6 +1,9 @@
 // Decoding: ids back to text, one at a time; decode() is the same machine run to the end.
+#include <lorapp/data/unicode.hpp>
+#include "data/token_decoder.hpp"
 #include "data/tokenizer_impl.hpp"
 
+#include <optional>
 #include <utility>
 
 namespace lorapp {
@@ -9,31 +12,6 @@ namespace {
 
 using detail::kReplacementCharacter;
 using detail::kSpaceMark;
-
-// Well-formed UTF-8 in the sense of the Unicode standard, table 3-7: no overlong forms, no
-// surrogates.
-bool is_utf8(std::string_view bytes) {
-  for (std::size_t i = 0; i < bytes.size();) {
-    const auto at = [&](std::size_t k) { return static_cast<unsigned char>(bytes[k]); };
-    const unsigned char lead = at(i);
-    const std::size_t length = lead < 0x80                   ? 1
-                               : lead >= 0xc2 && lead < 0xe0 ? 2
-                               : lead >= 0xe0 && lead < 0xf0 ? 3
-                               : lead >= 0xf0 && lead < 0xf5 ? 4
-                                                             : 0;
-    if (length == 0 || i + length > bytes.size()) return false;
-    for (std::size_t k = 1; k < length; ++k) {
-      if ((at(i + k) & 0xc0) != 0x80) return false;
-    }
-    const unsigned char second = length > 1 ? at(i + 1) : 0;
-    if ((lead == 0xe0 && second < 0xa0) || (lead == 0xed && second >= 0xa0) ||
-        (lead == 0xf0 && second < 0x90) || (lead == 0xf4 && second >= 0x90)) {
-      return false;
-    }
-    i += length;
-  }
-  return true;
-}
 
 void append_with_spaces(std::string_view token, std::string& text) {
   for (std::size_t at = 0; at < token.size();) {
@@ -52,9 +30,14 @@ struct Tokenizer::StreamDecoder::State {
   bool skip_special_tokens;
   std::string run;       // bytes of byte tokens, until the run ends and shows whether it is UTF-8
   bool at_start = true;  // no text yet: one leading space is still to be dropped
+  std::optional<detail::TokenDecoder> steps;  // of a tokenizer.json: it does all the work
+
+  State(Tokenizer given, bool skip) : tokenizer(std::move(given)), skip_special_tokens(skip) {
+    if (const auto& json = tokenizer.impl_->json) steps.emplace(json->decoder);
+  }
 
   void end_run(std::string& text) {
-    if (is_utf8(run)) {
+    if (detail::is_utf8(run)) {
       text += run;
     } else {
       for (std::size_t i = 0; i < run.size(); ++i) text += kReplacementCharacter;
@@ -72,6 +55,11 @@ struct Tokenizer::StreamDecoder::State {
     const detail::VocabularyEntry& entry = tokenizer.impl_->entry(id);
     std::string text;
     if (entry.special && skip_special_tokens) return text;
+    if (steps) {
+      const auto& decoded_as = tokenizer.impl_->json->decoded_as;
+      const auto it = decoded_as.find(id);
+      return steps->push(it != decoded_as.end() ? it->second : entry.token);
+    }
     if (entry.byte) {
       run += *entry.byte;
       return text;
@@ -83,6 +71,7 @@ struct Tokenizer::StreamDecoder::State {
   }
 
   std::string finish() {
+    if (steps) return steps->finish();
     std::string text;
     end_run(text);
     drop_leading_space(text);
@@ -92,7 +81,7 @@ struct Tokenizer::StreamDecoder::State {
 };
 
 Tokenizer::StreamDecoder::StreamDecoder(Tokenizer tokenizer, bool skip_special_tokens)
-    : state_(std::make_unique<State>(State{std::move(tokenizer), skip_special_tokens, {}, true})) {}
+    : state_(std::make_unique<State>(std::move(tokenizer), skip_special_tokens)) {}
 Tokenizer::StreamDecoder::~StreamDecoder() = default;
 Tokenizer::StreamDecoder::StreamDecoder(StreamDecoder&&) noexcept = default;
 Tokenizer::StreamDecoder& Tokenizer::StreamDecoder::operator=(StreamDecoder&&) noexcept = default;

@@ -1,4 +1,5 @@
-// Tokenizer: encoding through sentencepiece, and the places of tokens in the text.
+// Tokenizer: encoding, by a tokenizer.json's pipeline or through sentencepiece, and the places of
+// sentencepiece's tokens in the text.
 #include "atomic_file.hpp"
 #include "data/tokenizer_impl.hpp"
 
@@ -14,8 +15,6 @@ using detail::kSpaceMark;
 using detail::kTokenizerOp;
 using sentencepiece::SentencePieceProcessor;
 using Spans = std::vector<std::pair<std::size_t, std::size_t>>;
-
-constexpr std::string_view kWhiteSpace = " \t\r\n\f\v";
 
 // ModelProto { normalizer_spec (field 3) { add_dummy_prefix (field 3) = false } }: protobuf merges
 // a message that is given twice, so these bytes behind a model switch its leading space off.
@@ -96,17 +95,13 @@ void append_plain(const SentencePieceProcessor& model,
   }
 }
 
-void encode_into(const Tokenizer::Impl& impl,
-                 std::string_view text,
-                 const AddedTokenFinder& finder,
-                 bool with_spans,
-                 bool add_special_tokens,
-                 Tokenizer::Encoding& encoding) {
-  const auto push = [&](int64_t id, std::size_t begin, std::size_t end) {
-    encoding.ids.push_back(id);
-    if (with_spans) encoding.spans.emplace_back(begin, end);
-  };
-  if (add_special_tokens && impl.add_bos) push(*impl.bos, 0, 0);
+// The ids between bos and eos, by sentencepiece.
+void encode_by_model(const Tokenizer::Impl& impl,
+                     std::string_view text,
+                     bool parse_special,
+                     bool with_spans,
+                     Tokenizer::Encoding& encoding) {
+  const AddedTokenFinder& finder = parse_special ? impl.all_added : impl.plain_added;
   for (std::size_t at = 0; at < text.size();) {
     const AddedTokenFinder::Match match = finder.find(text, at);
     const std::string_view plain = text.substr(at, match.begin - at);
@@ -121,45 +116,34 @@ void encode_into(const Tokenizer::Impl& impl,
       }
     }
     if (!match.found()) break;
-    push(match.id, match.begin, match.end);
+    encoding.ids.push_back(match.id);
+    if (with_spans) encoding.spans.emplace_back(match.begin, match.end);
     at = match.end;
   }
-  if (add_special_tokens && impl.add_eos) push(*impl.eos, text.size(), text.size());
+}
+
+Tokenizer::Encoding encode_text(const Tokenizer::Impl& impl,
+                                std::string_view text,
+                                bool parse_special,
+                                bool with_spans,
+                                bool add_special_tokens) {
+  Tokenizer::Encoding encoding;
+  const auto push = [&](int64_t id, std::size_t at) {
+    encoding.ids.push_back(id);
+    if (with_spans) encoding.spans.emplace_back(at, at);
+  };
+  if (add_special_tokens && impl.add_bos) push(*impl.bos, 0);
+  if (impl.json) {
+    impl.json->pipeline.encode(text, parse_special, encoding.ids,
+                               with_spans ? &encoding.spans : nullptr);
+  } else {
+    encode_by_model(impl, text, parse_special, with_spans, encoding);
+  }
+  if (add_special_tokens && impl.add_eos) push(*impl.eos, text.size());
+  return encoding;
 }
 
 }  // namespace
-
-detail::AddedTokenFinder::AddedTokenFinder(std::vector<detail::AddedToken> tokens)
-    : tokens_(std::move(tokens)) {
-  std::stable_sort(tokens_.begin(), tokens_.end(), [](const AddedToken& a, const AddedToken& b) {
-    return a.content.size() > b.content.size();
-  });
-  for (const AddedToken& token : tokens_)
-    starts_here_[static_cast<unsigned char>(token.content.front())] = true;
-}
-
-detail::AddedTokenFinder::Match detail::AddedTokenFinder::find(std::string_view text,
-                                                               std::size_t from) const {
-  for (std::size_t at = from; !tokens_.empty() && at < text.size(); ++at) {
-    if (!starts_here_[static_cast<unsigned char>(text[at])]) continue;
-    for (const AddedToken& token : tokens_) {
-      if (!text.substr(at).starts_with(token.content)) continue;
-      Match match{.begin = at, .end = at + token.content.size(), .id = token.id};
-      if (token.strip_left) {
-        while (match.begin > from &&
-               kWhiteSpace.find(text[match.begin - 1]) != std::string_view::npos)
-          --match.begin;
-      }
-      if (token.strip_right) {
-        while (match.end < text.size() &&
-               kWhiteSpace.find(text[match.end]) != std::string_view::npos)
-          ++match.end;
-      }
-      return match;
-    }
-  }
-  return {.begin = text.size(), .end = text.size()};
-}
 
 Tokenizer::Tokenizer(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)) {}
 
@@ -173,6 +157,12 @@ const detail::VocabularyEntry& Tokenizer::Impl::entry(int64_t id) const {
 
 std::optional<int64_t> Tokenizer::Impl::find_token(std::string_view token) const {
   if (const auto it = added_ids.find(std::string(token)); it != added_ids.end()) return it->second;
+  if (json) {
+    const auto it = json->ids.find(token);
+    const bool found =
+        it != json->ids.end() && vocabulary[static_cast<std::size_t>(it->second)].token == token;
+    return found ? std::optional<int64_t>(it->second) : std::nullopt;
+  }
   // The model answers unk for what it does not know, and may know a piece under a name the
   // configuration replaced.
   const int id = model.PieceToId(token);
@@ -194,23 +184,17 @@ const SentencePieceProcessor& Tokenizer::Impl::model_without_prefix() const {
 }
 
 std::vector<int64_t> Tokenizer::encode(std::string_view text, bool add_special_tokens) const {
-  Encoding encoding;
-  encode_into(*impl_, text, impl_->plain_added, false, add_special_tokens, encoding);
-  return std::move(encoding.ids);
+  return encode_text(*impl_, text, false, false, add_special_tokens).ids;
 }
 
 std::vector<int64_t> Tokenizer::encode_with_special(std::string_view text,
                                                     bool add_special_tokens) const {
-  Encoding encoding;
-  encode_into(*impl_, text, impl_->all_added, false, add_special_tokens, encoding);
-  return std::move(encoding.ids);
+  return encode_text(*impl_, text, true, false, add_special_tokens).ids;
 }
 
 Tokenizer::Encoding Tokenizer::encode_with_spans(std::string_view text,
                                                  bool add_special_tokens) const {
-  Encoding encoding;
-  encode_into(*impl_, text, impl_->plain_added, true, add_special_tokens, encoding);
-  return encoding;
+  return encode_text(*impl_, text, false, true, add_special_tokens);
 }
 
 std::optional<int64_t> Tokenizer::bos_id() const { return impl_->bos; }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <system_error>
+#include <unordered_set>
 #include <utility>
 
 namespace lorapp {
@@ -17,15 +18,13 @@ using detail::kTokenizerOp;
 using nlohmann::json;
 
 constexpr const char* kModelFile = "tokenizer.model";
+constexpr const char* kJsonFile = "tokenizer.json";
 constexpr const char* kConfigFile = "tokenizer_config.json";
 constexpr const char* kSpecialMapFile = "special_tokens_map.json";
 constexpr const char* kAddedFile = "added_tokens.json";
 // Kept so that save_pretrained() hands on the whole tokenizer; their content is not read.
-constexpr const char* kFilesToKeep[] = {"tokenizer.json", "chat_template.jinja",
-                                        "chat_template.json"};
-
-// Ids beyond this are not a vocabulary but a damaged file.
-constexpr int64_t kMaxVocabulary = int64_t{1} << 24;
+// (A tokenizer.json is read where there is no tokenizer.model.)
+constexpr const char* kFilesToKeep[] = {kJsonFile, "chat_template.jinja", "chat_template.json"};
 
 // A special token is written as a string or as an object with its content.
 std::optional<std::string> token_content(const json& object, const char* key, Problems& problems) {
@@ -48,52 +47,61 @@ class Loader {
 
   void load(Impl& impl) {
     read_files(impl.files);
-    load_model(impl);
+    const Defaults defaults = impl.files.contains(kModelFile) ? load_model(impl) : load_json(impl);
     json config = read_object(impl.files, kConfigFile);
     const json special_map = read_object(impl.files, kSpecialMapFile);
-    add_vocabulary(impl);
-    for (AddedToken& token : added_tokens(config, read_object(impl.files, kAddedFile)))
+    for (AddedToken& token : added_tokens(impl, config, read_object(impl.files, kAddedFile)))
       add_token(impl, std::move(token));
 
-    impl.bos = special(impl, config, special_map, "bos_token", impl.model.bos_id());
-    impl.eos = special(impl, config, special_map, "eos_token", impl.model.eos_id());
-    impl.unk = special(impl, config, special_map, "unk_token", impl.model.unk_id());
-    impl.pad = special(impl, config, special_map, "pad_token", impl.model.pad_id());
+    impl.bos = special(impl, config, special_map, "bos_token", defaults.bos);
+    impl.eos = special(impl, config, special_map, "eos_token", defaults.eos);
+    // A tokenizer.json's unk is a token like others unless the configuration calls it special.
+    impl.unk =
+        special(impl, config, special_map, "unk_token", impl.json ? std::nullopt : defaults.unk);
+    if (!impl.unk) impl.unk = defaults.unk;
+    impl.pad = special(impl, config, special_map, "pad_token", defaults.pad);
     mark_additional(impl, config);
     mark_additional(impl, special_map);
 
     const auto add_bos = detail::find_bool(config, "add_bos_token", problems_);
-    impl.add_bos = add_bos.value_or(impl.bos.has_value());
+    impl.add_bos = add_bos.value_or(defaults.add_bos.value_or(impl.bos.has_value()));
     if (impl.add_bos && !impl.bos)
       problems_.add(kConfigFile, ": add_bos_token is true, but there is no bos token");
-    impl.add_eos = detail::get_bool_or(config, "add_eos_token", problems_, false);
+    impl.add_eos =
+        detail::get_bool_or(config, "add_eos_token", problems_, defaults.add_eos.value_or(false));
     if (impl.add_eos && !impl.eos)
       problems_.add(kConfigFile, ": add_eos_token is true, but there is no eos token");
     impl.legacy = detail::get_bool_or(config, "legacy", problems_, false);
-    impl.model_puts_space = puts_space(impl);
+    impl.model_puts_space = !impl.json && puts_space(impl);
     impl.prefix_space =
         impl.model_puts_space && detail::get_bool_or(config, "add_prefix_space", problems_, true);
+    if (impl.json) {
+      check_template(impl.bos, defaults.bos, "bos_token", "before");
+      check_template(impl.eos, defaults.eos, "eos_token", "behind");
+    }
     problems_.throw_if_any();
-    make_finders(impl);
+    if (impl.json) {
+      finish_json(impl);
+    } else {
+      make_finders(impl);
+    }
   }
 
  private:
+  // What holds where the configuration says nothing.
+  struct Defaults {
+    std::optional<int64_t> bos{}, eos{}, unk{}, pad{};
+    std::optional<bool> add_bos{}, add_eos{};
+  };
+
   void read_files(std::map<std::string, std::string>& files) {
     std::error_code error;
     const auto status = fs::status(directory_, error);
     LORAPP_CHECK(status.type() != fs::file_type::none, kTokenizerOp, directory_.string(), ": ",
                  error.message());
     LORAPP_CHECK(fs::is_directory(status), kTokenizerOp, directory_.string(), ": no such folder");
-    if (!is_there(kModelFile)) {
-      const bool has_json = is_there("tokenizer.json");
-      detail::fail(
-          kTokenizerOp,
-          detail::concat(directory_.string(), ": has no ", kModelFile,
-                         has_json
-                             ? " (a sentencepiece model), only tokenizer.json, which this version "
-                               "does not read; put the model's tokenizer.model beside it"
-                             : "; expected a sentencepiece model of that name"));
-    }
+    LORAPP_CHECK(is_there(kModelFile) || is_there(kJsonFile), kTokenizerOp, directory_.string(),
+                 ": has neither ", kModelFile, " (a sentencepiece model) nor ", kJsonFile);
     for (const char* name : {kModelFile, kConfigFile, kSpecialMapFile, kAddedFile})
       read_if_there(name, files);
     for (const char* name : kFilesToKeep) read_if_there(name, files);
@@ -119,13 +127,51 @@ class Loader {
     return value;
   }
 
-  void load_model(Impl& impl) {
+  Defaults load_model(Impl& impl) {
     const std::string& bytes = impl.files.at(kModelFile);
     const auto status = impl.model.LoadFromSerializedProto(bytes);
     LORAPP_CHECK(status.ok(), kTokenizerOp, (directory_ / kModelFile).string(),
                  ": is not a sentencepiece model (", bytes.size(), " bytes): ", status.message());
     LORAPP_CHECK(impl.model.GetPieceSize() > 0, kTokenizerOp, (directory_ / kModelFile).string(),
                  ": holds no pieces");
+    add_vocabulary(impl);
+    const auto own = [](int id) { return id >= 0 ? std::optional<int64_t>(id) : std::nullopt; };
+    return {.bos = own(impl.model.bos_id()),
+            .eos = own(impl.model.eos_id()),
+            .unk = own(impl.model.unk_id()),
+            .pad = own(impl.model.pad_id())};
+  }
+
+  Defaults load_json(Impl& impl) {
+    Problems problems(std::string(kTokenizerOp), (directory_ / kJsonFile).string());
+    detail::JsonTokenizerFile file =
+        detail::read_tokenizer_json(read_object(impl.files, kJsonFile), problems);
+    problems.throw_if_any();
+    impl.json = std::move(file.tokenizer);
+    impl.vocabulary = std::move(file.vocabulary);
+    for (AddedToken& token : file.added) add_token(impl, std::move(token));
+    for (const auto& id : {file.before, file.after}) {
+      if (id && (*id >= static_cast<int64_t>(impl.vocabulary.size()) || !impl.entry(*id).known))
+        problems.add("the post-processor's token ", *id, " is not in the vocabulary");
+    }
+    problems.throw_if_any();
+    return {.bos = file.before,
+            .eos = file.after,
+            .unk = file.unk,
+            .pad = {},
+            .add_bos = file.before.has_value(),
+            .add_eos = file.after.has_value()};
+  }
+
+  // A tokenizer.json's template may only put around a text what the configuration calls bos and
+  // eos.
+  void check_template(const std::optional<int64_t>& id,
+                      const std::optional<int64_t>& in_template,
+                      const char* key,
+                      const char* where) {
+    if (!in_template || id == in_template) return;
+    problems_.add(kJsonFile, ": the post-processor puts token ", *in_template, " ", where,
+                  " a text, but ", key, " is ", id ? std::to_string(*id) : "none");
   }
 
   void add_vocabulary(Impl& impl) {
@@ -142,9 +188,10 @@ class Loader {
 
   // added_tokens_decoder {"id": {content, special, …}}, and the older added_tokens.json {content:
   // id}.
-  std::vector<AddedToken> added_tokens(const json& config, const json& older) {
+  std::vector<AddedToken> added_tokens(const Impl& impl, const json& config, const json& older) {
     std::vector<AddedToken> tokens;
-    const auto valid_id = [](int64_t id) { return id >= 0 && id < kMaxVocabulary; };
+    const int64_t limit = detail::max_token_id(impl.vocabulary.size());
+    const auto valid_id = [limit](int64_t id) { return id >= 0 && id < limit; };
     if (const json* decoder = detail::find_object(config, "added_tokens_decoder", problems_)) {
       for (const auto& [key, value] : decoder->items()) {
         const bool digits = !key.empty() && key.size() <= 9 &&
@@ -153,30 +200,34 @@ class Loader {
         const auto content = token_content({{"token", value}}, "token", problems_);
         if (!valid_id(id) || !content || content->empty() || !value.is_object()) {
           problems_.add(kConfigFile, ": added_tokens_decoder has \"", key,
-                        "\": ", detail::describe(value), "; expected an id below ", kMaxVocabulary,
+                        "\": ", detail::describe(value), "; expected an id below ", limit,
                         " and an object with a non-empty \"content\"");
           continue;
         }
-        if (detail::get_bool_or(value, "single_word", problems_, false)) {
+        const bool single_word = detail::get_bool_or(value, "single_word", problems_, false);
+        if (single_word && !impl.json) {
           problems_.add(kConfigFile, ": added token ", detail::describe(*content),
                         " has single_word, which is not supported");
         }
-        tokens.push_back({.id = id,
-                          .content = *content,
-                          .special = detail::get_bool_or(value, "special", problems_, false),
-                          .strip_left = detail::get_bool_or(value, "lstrip", problems_, false),
-                          .strip_right = detail::get_bool_or(value, "rstrip", problems_, false)});
+        const bool special = detail::get_bool_or(value, "special", problems_, false);
+        tokens.push_back(
+            {.id = id,
+             .content = *content,
+             .special = special,
+             .strip_left = detail::get_bool_or(value, "lstrip", problems_, false),
+             .strip_right = detail::get_bool_or(value, "rstrip", problems_, false),
+             .single_word = single_word,
+             .normalized = detail::get_bool_or(value, "normalized", problems_, !special)});
       }
     }
     for (const auto& [content, id] : older.items()) {
       if (content.empty() || !id.is_number_integer() || !valid_id(id.get<int64_t>())) {
         problems_.add(kAddedFile, " has \"", content, "\": ", detail::describe(id),
-                      "; expected an id below ", kMaxVocabulary);
+                      "; expected an id below ", limit);
         continue;
       }
-      const bool listed = std::any_of(
-          tokens.begin(), tokens.end(),
-          [&content = content](const AddedToken& token) { return token.content == content; });
+      const auto same = [&content = content](const AddedToken& t) { return t.content == content; };
+      const bool listed = std::any_of(tokens.begin(), tokens.end(), same);
       if (!listed)
         tokens.push_back({.id = id.get<int64_t>(), .content = content, .special = false});
     }
@@ -202,13 +253,18 @@ class Loader {
     entry.known = true;
     entry.special = entry.special || token.special;
     impl.added_ids[token.content] = token.id;
-    added_.push_back(std::move(token));
+    // Named twice, in tokenizer.json and in the configuration: the first says how it is matched.
+    const bool listed = std::any_of(added_.begin(), added_.end(),
+                                    [&](const AddedToken& t) { return t.id == token.id; });
+    if (!listed) added_.push_back(std::move(token));
   }
 
-  // The configuration's token, else the special tokens map's, else the model's own id (-1: it has
-  // none).
-  std::optional<int64_t> special(
-      Impl& impl, const json& config, const json& special_map, const char* key, int own_id) {
+  // The configuration's token, else the special tokens map's, else the file's own id.
+  std::optional<int64_t> special(Impl& impl,
+                                 const json& config,
+                                 const json& special_map,
+                                 const char* key,
+                                 std::optional<int64_t> own_id) {
     auto content = token_content(config, key, problems_);
     if (!content) content = token_content(special_map, key, problems_);
     std::optional<int64_t> id;
@@ -217,7 +273,7 @@ class Loader {
       if (!id)
         problems_.add(key, " is ", detail::describe(*content),
                       ", which has no id in the vocabulary");
-    } else if (own_id >= 0) {
+    } else {
       id = own_id;
     }
     if (id) mark_special(impl, *id);
@@ -253,23 +309,45 @@ class Loader {
            pieces.front().starts_with(detail::kSpaceMark);
   }
 
-  void make_finders(Impl& impl) {
-    std::vector<AddedToken> plain, all;
-    const int64_t model_size = impl.model.GetPieceSize();
+  // The added tokens and those that are special otherwise, by id.
+  std::vector<AddedToken> tokens_to_find(const Impl& impl) const {
+    std::vector<AddedToken> tokens = added_;
+    std::unordered_set<int64_t> listed;
+    for (const AddedToken& token : added_) listed.insert(token.id);
     for (int64_t id = 0; id < static_cast<int64_t>(impl.vocabulary.size()); ++id) {
       const auto& entry = impl.vocabulary[static_cast<std::size_t>(id)];
-      const auto given = std::find_if(added_.begin(), added_.end(),
-                                      [id](const AddedToken& token) { return token.id == id; });
-      if (given == added_.end() && !entry.special) continue;
-      AddedToken token =
-          given != added_.end() ? *given : AddedToken{.id = id, .content = entry.token};
-      // The model finds its own user-defined pieces; what was added behind it has to be found for
-      // it.
-      if (!entry.special && id >= model_size) plain.push_back(token);
-      all.push_back(std::move(token));
+      if (entry.special && !listed.contains(id))
+        tokens.push_back({.id = id, .content = entry.token});
+    }
+    for (AddedToken& token : tokens)
+      token.special = impl.vocabulary[static_cast<std::size_t>(token.id)].special;
+    return tokens;
+  }
+
+  void make_finders(Impl& impl) {
+    std::vector<AddedToken> all = tokens_to_find(impl), plain;
+    // The model finds its own user-defined pieces; what was added behind it has to be found for it.
+    for (const AddedToken& token : all) {
+      if (!token.special && token.id >= impl.model.GetPieceSize()) plain.push_back(token);
     }
     impl.plain_added = detail::AddedTokenFinder(std::move(plain));
     impl.all_added = detail::AddedTokenFinder(std::move(all));
+  }
+
+  void finish_json(Impl& impl) {
+    std::vector<AddedToken> raw, normalized;
+    for (AddedToken& token : tokens_to_find(impl)) {
+      if (!token.normalized) {
+        raw.push_back(std::move(token));
+        continue;
+      }
+      std::string form = impl.json->pipeline.normalize(token.content);
+      if (form != token.content) impl.json->decoded_as[token.id] = form;
+      token.content = std::move(form);
+      normalized.push_back(std::move(token));
+    }
+    impl.json->pipeline.raw_added = detail::AddedTokenFinder(std::move(raw));
+    impl.json->pipeline.normalized_added = detail::AddedTokenFinder(std::move(normalized));
   }
 
   fs::path directory_;

@@ -114,7 +114,7 @@ TEST_SUITE("data") {
   }
 
   TEST_CASE(
-      "tokenizer files: no folder, no model, only tokenizer.json and a model that is none are "
+      "tokenizer files: no folder, no model, an empty tokenizer.json and a model that is none are "
       "errors") {
     const TemporaryFolder folder;
     CHECK(contains(error_of([&] { (void)Tokenizer::from_pretrained(folder / "none"); }),
@@ -122,10 +122,10 @@ TEST_SUITE("data") {
     const std::string too_long(5000, 'x');
     CHECK(contains(error_of([&] { (void)Tokenizer::from_pretrained(too_long); }), too_long));
     CHECK(contains(error_of([&] { (void)Tokenizer::from_pretrained(folder.path()); }),
-                   "has no tokenizer.model"));
+                   "has neither tokenizer.model"));
     folder.write("tokenizer.json", "{}");
     CHECK(contains(error_of([&] { (void)Tokenizer::from_pretrained(folder.path()); }),
-                   "only tokenizer.json"));
+                   "tokenizer.json: model is"));
     for (const std::string& bytes :
          {std::string(), std::string("IQ== 0\nIg== 1\n"), std::string(1000, '\xff')}) {
       folder.write("tokenizer.model", bytes);

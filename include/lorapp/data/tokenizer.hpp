@@ -1,4 +1,5 @@
-// Tokenizer: text ↔ token ids, through the sentencepiece model of a Hugging Face folder.
+// Tokenizer: text ↔ token ids, by the files of a Hugging Face folder: a sentencepiece model
+// (tokenizer.model) or the BPE of a tokenizer.json.
 // Convention: positions in text are byte offsets into the caller's UTF-8 string; ids are int64 as
 // in the model's embedding.
 #pragma once
@@ -22,26 +23,29 @@ namespace lorapp {
 /// at once.
 class LORAPP_API Tokenizer {
  public:
-  /// Reads `tokenizer.model` (the authority for ids) and, where present, `tokenizer_config.json`,
-  /// `special_tokens_map.json` and `added_tokens.json` of a folder.
+  /// Reads `tokenizer.model` (the authority for ids), else `tokenizer.json`, and, where present,
+  /// `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json` of a folder.
   ///
-  /// Special tokens: the config's value, else the special tokens map's, else the model's own.
-  /// Without a tokenizer_config.json, bos is added and eos is not, as Hugging Face's LlamaTokenizer
-  /// does. Throws Error listing all problems: no tokenizer.model, a broken model or JSON file, a
-  /// special token that has no id, an added token whose id contradicts the model.
+  /// Special tokens: the config's value, else the special tokens map's, else the model's own. bos
+  /// and eos are put around a text as the config's add_bos_token and add_eos_token say, else as the
+  /// post-processor of tokenizer.json does; with a tokenizer.model and neither, bos is added and
+  /// eos is not, as Hugging Face's LlamaTokenizer does. Throws Error listing all problems: neither
+  /// of the two files, a broken model or JSON file, parts of a tokenizer.json that lorapp does not
+  /// support (docs/data.md), a special token that has no id, an added token whose id contradicts
+  /// the model.
   static Tokenizer from_pretrained(const std::filesystem::path& directory);
 
   /// The ids of `text`; with `add_special_tokens`, bos before and eos behind if the configuration
   /// says so.
   ///
   /// Text that looks like a special token ("</s>") is plain text. A byte that is not UTF-8 is
-  /// encoded as U+FFFD, which is sentencepiece's rule.
+  /// encoded as U+FFFD, which is sentencepiece's rule; for a tokenizer.json it is the same.
   std::vector<int64_t> encode(std::string_view text, bool add_special_tokens = true) const;
 
   /// As encode(), but special tokens written in the text ("</s>") become their ids.
   ///
-  /// What follows such a token gets no space put before it, unless the configuration says `legacy:
-  /// true`.
+  /// With a tokenizer.model, what follows such a token gets no space put before it, unless the
+  /// configuration says `legacy: true`; a tokenizer.json says so itself.
   std::vector<int64_t> encode_with_special(std::string_view text,
                                            bool add_special_tokens = true) const;
 
@@ -50,7 +54,7 @@ class LORAPP_API Tokenizer {
     /// spans[i] = [begin, end): the bytes of the text that ids[i] stands for.
     ///
     /// Begins and ends never decrease. A token that stands for no byte of the text (bos, eos, the
-    /// lone space that sentencepiece puts before a text) has an empty span. Where a character is
+    /// lone space that is put before a text) has an empty span. Where a character is
     /// spelled in byte tokens, each has its own byte; if normalisation changed the character first,
     /// each has the whole character.
     std::vector<std::pair<std::size_t, std::size_t>> spans;
@@ -59,11 +63,13 @@ class LORAPP_API Tokenizer {
   /// The ids of encode() with the place of each token in the text.
   Encoding encode_with_spans(std::string_view text, bool add_special_tokens = true) const;
 
-  /// The text of `ids`, as Hugging Face's LlamaTokenizer (5.23) decodes: one leading space is
-  /// dropped (the one that encoding put there); a run of byte tokens that is not UTF-8 becomes one
-  /// U+FFFD per byte; with `skip_special_tokens`, special tokens vanish first.
-  /// `clean_up_tokenization_spaces` is ignored, as it is there. Throws Error for an id that the
-  /// vocabulary lacks.
+  /// The text of `ids`, as Hugging Face decodes: with `skip_special_tokens`, special tokens vanish
+  /// first, then a tokenizer.json's decoder makes the text. `clean_up_tokenization_spaces` is
+  /// ignored. Throws Error for an id that the vocabulary lacks.
+  ///
+  /// With a tokenizer.model it is what LlamaTokenizer (5.23) does: one leading space is dropped (the
+  /// one that encoding put there); a run of byte tokens that is not UTF-8 becomes one U+FFFD per
+  /// byte.
   std::string decode(const std::vector<int64_t>& ids, bool skip_special_tokens = true) const;
 
   /// Turns ids into text one at a time: what all push() calls and finish() return, joined, is
