@@ -27,16 +27,14 @@ constexpr std::array<std::string_view, 3> kBiasKinds = {"none", "all", "lora_onl
 
 // Keys that change what a model computes (or which tensors a file holds) in ways that are not
 // supported. They are kept where they are unset: null, false, or empty.
-constexpr std::array<const char*, 14> kUnsupportedKeys = {"alora_invocation_tokens",
+constexpr std::array<const char*, 12> kUnsupportedKeys = {"alora_invocation_tokens",
                                                           "arrow_config",
+                                                          "ensure_weight_tying",
                                                           "kasa_config",
                                                           "layer_replication",
-                                                          "lora_bias",
                                                           "megatron_config",
-                                                          "modules_to_save",
                                                           "monteclora_config",
                                                           "target_parameters",
-                                                          "trainable_token_indices",
                                                           "use_bdlora",
                                                           "use_dora",
                                                           "use_qalora",
@@ -61,6 +59,13 @@ const std::set<std::string>& known_keys() {
                                              "target_modules",
                                              "task_type",
                                              "use_rslora"};
+  return keys;
+}
+
+// Fields too, but readers older than a key reject it, so it is written only where it is set.
+const std::set<std::string>& optional_keys() {
+  static const std::set<std::string> keys = {"lora_bias", "modules_to_save",
+                                             "trainable_token_indices"};
   return keys;
 }
 
@@ -89,6 +94,25 @@ void read_names(const json& object,
     }
   } else if (auto list = detail::find_strings(object, key, problems)) {
     names = std::move(*list);
+  }
+}
+
+// A list of ids for the input's embedding, or lists by the names of embeddings.
+void read_token_indices(const json& object, LoraConfig& config, Problems& problems) {
+  constexpr const char* kKey = "trainable_token_indices";
+  const json* value = detail::Keys(kKey).find(object);
+  if (value == nullptr || is_unset(*value)) return;
+  if (!value->is_object()) {
+    if (auto ids = detail::find_ints(object, kKey, problems)) {
+      config.trainable_token_indices[""] = std::move(*ids);
+    }
+    return;
+  }
+  for (const auto& item : value->items()) {
+    if (item.key().empty()) problems.add(kKey, " has a layer without a name");
+    if (auto ids = detail::find_ints(*value, item.key(), problems)) {
+      config.trainable_token_indices[item.key()] = std::move(*ids);
+    }
   }
 }
 
@@ -171,6 +195,24 @@ void check_fields(const LoraConfig& config, Problems& problems) {
 
   check_names(config.target_modules, "target_modules");
   check_names(config.exclude_modules, "exclude_modules");
+  check_names(config.modules_to_save, "modules_to_save");
+  for (const std::string& name : config.modules_to_save) check_regex(name, "modules_to_save");
+  if (config.lora_bias && config.init_lora_weights == LoraInit::gaussian) {
+    problems.add("lora_bias is true, which PEFT refuses with init_lora_weights \"gaussian\"");
+  }
+  for (const auto& [layer, ids] : config.trainable_token_indices) {
+    const std::string key =
+        "trainable_token_indices" + (layer.empty() ? "" : "[\"" + layer + "\"]");
+    if (ids.empty()) problems.add(key, " is empty");
+    std::set<std::int64_t> seen;
+    for (const std::int64_t id : ids) {
+      if (id < 0) problems.add(key, " has ", id, "; expected a token id");
+      if (!seen.insert(id).second) problems.add(key, " has ", id, " twice");
+    }
+  }
+  if (config.trainable_token_indices.size() > 1 && config.trainable_token_indices.contains("")) {
+    problems.add("trainable_token_indices mixes a list and layers by name");
+  }
   if (config.target_modules.empty() && !config.target_modules_regex) {
     problems.add("target_modules is empty: no layer would be adapted");
   }
@@ -253,6 +295,10 @@ LoraConfig LoraConfig::from_file(const std::filesystem::path& path) {
   }
   config.layers_to_transform = detail::find_ints(object, "layers_to_transform", problems)
                                    .value_or(std::vector<std::int64_t>{});
+  config.modules_to_save = detail::find_strings(object, "modules_to_save", problems)
+                               .value_or(std::vector<std::string>{});
+  config.lora_bias = detail::get_bool_or(object, "lora_bias", problems, false);
+  read_token_indices(object, config, problems);
   if (const json* pattern = detail::Keys("layers_pattern").find(object)) {
     if (pattern->is_string()) {
       if (*pattern != "") config.layers_pattern = {pattern->get<std::string>()};
@@ -273,11 +319,15 @@ LoraConfig LoraConfig::from_file(const std::filesystem::path& path) {
 
   for (const char* key : kUnsupportedKeys) {
     if (object.contains(key) && !is_unset(object[key])) {
-      problems.add(key, " is ", detail::describe(object[key]), "; this feature is not supported");
+      problems.add(key, " is ", detail::describe(object[key]), "; ",
+                   std::string_view(key) == "use_dora" ? "DoRA" : "this feature",
+                   " is not supported");
     }
   }
   for (const auto& item : object.items()) {
-    if (!known_keys().contains(item.key())) {
+    // Of the keys that are written only where they say something, an unset one is kept as it is.
+    if (!known_keys().contains(item.key()) &&
+        !(optional_keys().contains(item.key()) && !is_unset(item.value()))) {
       config.unknown_keys[item.key()] = detail::dump_json(item.value(), {.indent = -1});
     }
   }
@@ -309,7 +359,9 @@ void LoraConfig::save(const std::filesystem::path& path) const {
   object["layers_pattern"] = layers_pattern.empty() ? json() : json(layers_pattern);
   object["layers_to_transform"] = layers_to_transform.empty() ? json() : json(layers_to_transform);
   object["lora_alpha"] = number_to_json(lora_alpha);
+  if (lora_bias) object["lora_bias"] = true;
   object["lora_dropout"] = lora_dropout;
+  if (!modules_to_save.empty()) object["modules_to_save"] = modules_to_save;
   object["peft_type"] = "LORA";
   object["r"] = r;
   object["rank_pattern"] = rank_pattern;
@@ -317,6 +369,11 @@ void LoraConfig::save(const std::filesystem::path& path) const {
                                  ? json(target_modules.front())
                                  : names_to_json(target_modules, target_modules_regex);
   object["task_type"] = text_or_null(task_type);
+  if (trainable_token_indices.size() == 1 && trainable_token_indices.contains("")) {
+    object["trainable_token_indices"] = trainable_token_indices.at("");
+  } else if (!trainable_token_indices.empty()) {
+    object["trainable_token_indices"] = trainable_token_indices;
+  }
   object["use_rslora"] = use_rslora;
   detail::write_json_file(path, object);
 }

@@ -131,7 +131,12 @@ std::optional<std::int64_t> layer_index(const std::string& path,
 
 TargetMatch match_targets(const LoraConfig& config,
                           const std::vector<std::string>& paths,
-                          std::ptrdiff_t output_embedding) {
+                          const std::vector<std::size_t>& embeddings) {
+  // PEFT reads a name of modules_to_save as a regular expression here, for whole parts of a path.
+  std::vector<ModulePattern> saved;
+  for (const std::string& name : config.modules_to_save) {
+    saved.emplace_back("(?:.*\\.)?(?:" + name + ")(?:\\..*)?");
+  }
   std::function<bool(const std::string&)> excluded = [&config](const std::string& path) {
     return any_name_matches(path, config.exclude_modules);
   };
@@ -147,8 +152,8 @@ TargetMatch match_targets(const LoraConfig& config,
       return pattern.matches(paths[i]);
     };
   } else if (targets_all_linear(config)) {
-    targeted = [output_embedding](std::size_t i) {
-      return std::cmp_not_equal(i, output_embedding);
+    targeted = [&embeddings](std::size_t i) {
+      return std::find(embeddings.begin(), embeddings.end(), i) == embeddings.end();
     };
   } else {
     targeted = [&paths, &config](std::size_t i) {
@@ -167,7 +172,10 @@ TargetMatch match_targets(const LoraConfig& config,
 
   TargetMatch match;
   for (std::size_t i = 0; i < paths.size(); ++i) {
-    if (!excluded(paths[i]) && targeted(i)) match.indices.push_back(i);
+    const bool whole = std::any_of(saved.begin(), saved.end(), [&](const ModulePattern& pattern) {
+      return pattern.matches(paths[i]);
+    });
+    if (!whole && !excluded(paths[i]) && targeted(i)) match.indices.push_back(i);
   }
   if (!config.target_modules_regex && !targets_all_linear(config)) {
     for (const std::string& name : config.target_modules) {

@@ -8,7 +8,7 @@
 #include <lorapp/peft/peft_model.hpp>
 
 #include <doctest/doctest.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <algorithm>
 #include <filesystem>

@@ -31,7 +31,7 @@ const std::vector<std::string> kPaths = {"model.layers.0.self_attn.q_proj",
                                          "model.layers.1.self_attn.v_proj",
                                          "model.layers.10.self_attn.q_proj",
                                          "lm_head"};
-constexpr std::ptrdiff_t kHead = 6;
+const std::vector<std::size_t> kHead = {6};
 
 std::vector<std::size_t> matched(const LoraConfig& config) {
   return match_targets(config, kPaths, kHead).indices;
@@ -130,12 +130,13 @@ TEST_CASE(
     "lora_config: a key that changes the result and is not supported is named, unset it passes") {
   const TemporaryFolder folder;
   const std::string message = error_of([&] {
-    read(folder, R"({"peft_type": "LORA", "use_dora": true, "modules_to_save": ["lm_head"],
-      "trainable_token_indices": [1], "target_parameters": [], "lora_bias": false, "init_lora_weights": "pissa"})");
+    read(folder, R"({"peft_type": "LORA", "use_dora": true, "use_qalora": true,
+      "ensure_weight_tying": true, "target_parameters": [], "lora_bias": false, "init_lora_weights": "pissa"})");
   });
   CHECK(contains(message, "use_dora is"));
-  CHECK(contains(message, "modules_to_save is"));
-  CHECK(contains(message, "trainable_token_indices is"));
+  CHECK(contains(message, "DoRA is not supported"));
+  CHECK(contains(message, "use_qalora is"));
+  CHECK(contains(message, "ensure_weight_tying is"));
   CHECK(contains(message, "init_lora_weights is"));
   CHECK_FALSE(contains(message, "lora_bias"));
   CHECK_FALSE(contains(message, "target_parameters"));

@@ -3,8 +3,9 @@
 #include <lorapp/peft/dropout.hpp>
 #include <lorapp/peft/lora.hpp>
 
+#include <ATen/Parallel.h>
 #include <doctest/doctest.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cmath>
 

@@ -14,24 +14,36 @@
 
 namespace lorapp {
 
-/// The number of parameters of the adapters that `lora` means in `model` (biases aside): 6,815,744
-/// for r 16 on q_proj and v_proj of Mistral-7B. Targets that match nothing count nothing.
+/// The number of parameters that `lora` trains in `model` (biases of the base aside): 6,815,744 for
+/// r 16 on q_proj and v_proj of Mistral-7B. Targets that match nothing count nothing.
 inline std::int64_t count_lora_parameters(const ModelConfig& model, const LoraConfig& lora) {
   constexpr std::string_view kWeight = ".weight";
   std::vector<std::string> paths;
-  std::vector<std::int64_t> in_plus_out;
-  std::ptrdiff_t head = -1;
-  for (const TensorSpec& tensor : expected_tensors(model)) {
-    const bool is_linear = tensor.shape.size() == 2 && tensor.name.ends_with(kWeight) &&
-                           !tensor.name.ends_with("embed_tokens.weight");
-    if (!is_linear) continue;
-    paths.push_back(tensor.name.substr(0, tensor.name.size() - kWeight.size()));
-    in_plus_out.push_back(tensor.shape[0] + tensor.shape[1]);
-    if (paths.back() == "lm_head") head = static_cast<std::ptrdiff_t>(paths.size()) - 1;
-  }
+  std::vector<TensorSpec> tables;  // of the same indices
+  std::vector<std::size_t> embeddings;
   std::int64_t count = 0;
-  for (const std::size_t i : match_targets(lora, paths, head).indices) {
-    count += lora.rank_of(paths[i]) * in_plus_out[i];
+  std::vector<TensorSpec> tensors = expected_tensors(model);
+  if (model.tie_word_embeddings) {  // a head all the same, with an adapter or a copy of its own
+    tensors.push_back({"lm_head.weight", {model.vocab_size, model.hidden_size}});
+  }
+  for (const TensorSpec& tensor : tensors) {
+    const std::string path = tensor.name.substr(0, tensor.name.rfind('.'));
+    if (is_saved_whole(lora, path)) {
+      std::int64_t size = 1;
+      for (const std::int64_t n : tensor.shape) size *= n;
+      count += size;
+    }
+    if (tensor.shape.size() != 2 || !tensor.name.ends_with(kWeight)) continue;
+    if (path == "lm_head" || path.ends_with("embed_tokens")) embeddings.push_back(paths.size());
+    paths.push_back(path);
+    tables.push_back(tensor);
+  }
+  for (const std::size_t i : match_targets(lora, paths, embeddings).indices) {
+    count += lora.rank_of(paths[i]) * (tables[i].shape[0] + tables[i].shape[1]);
+    if (lora.lora_bias) count += tables[i].shape[0];
+  }
+  for (const auto& [name, ids] : lora.trainable_token_indices) {
+    count += static_cast<std::int64_t>(ids.size()) * model.hidden_size;
   }
   return count;
 }

@@ -51,6 +51,14 @@ struct LORAPP_API LoraConfig {
   /// first numbered part of a path, or the one behind a name in layers_pattern.
   std::vector<std::int64_t> layers_to_transform = {};
   std::vector<std::string> layers_pattern = {};
+  /// Modules that are trained whole beside the adapter and saved with it, e.g. "lm_head",
+  /// "embed_tokens", "norm". As in PEFT a name means every module whose path ends with it, even
+  /// within a part: "norm" is also input_layernorm.
+  std::vector<std::string> modules_to_save = {};
+  bool lora_bias = false;  ///< B has a bias, which is trained too
+  /// Tokens whose rows of an embedding are trained, by the end of its path; "" is the embedding of
+  /// the input, which a file writes as a list alone. A tied head reads the same rows.
+  std::map<std::string, std::vector<std::int64_t>> trainable_token_indices = {};
   std::string base_model_name_or_path = {};  ///< empty: null on disk
   bool inference_mode = false;               ///< saved adapters always say true, as PEFT's do
   bool fan_in_fan_out = false;               ///< must be false: weights are [out, in]
@@ -71,7 +79,7 @@ struct LORAPP_API LoraConfig {
   }
 
   /// Reads adapter_config.json. A missing key means PEFT's default; a key that changes the result
-  /// and is not supported (use_dora, modules_to_save, …) is an Error where it is set.
+  /// and is not supported (use_dora, target_parameters, …) is an Error where it is set.
   static LoraConfig from_file(const std::filesystem::path& path);
 
   /// Writes adapter_config.json: sorted keys, sorted targets, inference_mode true.

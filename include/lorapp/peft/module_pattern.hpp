@@ -56,10 +56,23 @@ struct TargetMatch {
   std::vector<std::string> unmatched;  ///< names in target_modules that no path ends with
 };
 
-/// Picks the layers that get an adapter. `paths` are those of all Linears, `output_embedding` the
-/// index of the head among them or -1.
+/// Picks the layers that get an adapter. `paths` are those of all Linears and Embeddings,
+/// `embeddings` the indices among them that "all-linear" leaves out: Embeddings and the head.
+/// What belongs to a module of modules_to_save is left out.
 LORAPP_API TargetMatch match_targets(const LoraConfig& config,
                                      const std::vector<std::string>& paths,
-                                     std::ptrdiff_t output_embedding);
+                                     const std::vector<std::size_t>& embeddings);
+
+/// True if the module at `path`, or one that it lies in, is in modules_to_save.
+inline bool is_saved_whole(const LoraConfig& config, std::string_view path) {
+  while (true) {
+    for (const std::string& name : config.modules_to_save) {
+      if (path.ends_with(name)) return true;
+    }
+    const std::size_t dot = path.rfind('.');
+    if (dot == std::string_view::npos) return false;
+    path = path.substr(0, dot);
+  }
+}
 
 }  // namespace lorapp

@@ -6,7 +6,7 @@
 #include <lorapp/export.hpp>
 #include <lorapp/nn/causal_lm.hpp>
 #include <lorapp/nn/linear.hpp>
-#include <lorapp/peft/lora.hpp>
+#include <lorapp/peft/adapter.hpp>
 #include <lorapp/peft/lora_config.hpp>
 
 #include <torch/types.h>
@@ -31,18 +31,17 @@ struct ParameterCounts {
   }
 };
 
-/// A CausalLM with LoRA adapters.
+/// The name of an adapter that was given none, as in PEFT.
+inline constexpr const char* kDefaultAdapter = "default";
+
+/// A CausalLM with LoRA adapters. It may hold several by name, of which one is active: in the
+/// layers, trained, merged.
 ///
 /// Dropout needs a new seed for every forward pass in train mode (seed_dropout; the Trainer does
 /// that): without one the same elements are dropped every time.
 class LORAPP_API PeftModel : public CausalLM {
  public:
-  /// A layer and its adapter; `path` is the layer's in the base model.
-  struct AdaptedLayer {
-    std::string path;
-    LinearImpl* linear;
-    std::shared_ptr<LoraAdapter> adapter;
-  };
+  using AdaptedLayer = lorapp::AdaptedLayer;
 
   /// Freezes `base` and attaches a new adapter to every layer that `config` means. `seed` is that
   /// of the initial weights. A target that matches no layer is an Error that lists the nearest
@@ -53,10 +52,12 @@ class LORAPP_API PeftModel : public CausalLM {
 
   /// Reads adapter_config.json and adapter_model.safetensors from `dir`, as lorapp or PEFT wrote
   /// them. One Error lists every missing, unexpected and mis-shaped tensor. Half-precision files
-  /// are widened to float32. Frozen and in eval mode unless `is_trainable`.
+  /// are widened to float32, but for modules_to_save, which get the dtype of the base. Frozen and
+  /// in eval mode unless `is_trainable`.
   static PeftModel from_pretrained(std::shared_ptr<CausalLM> base,
                                    const std::filesystem::path& dir,
-                                   bool is_trainable = false);
+                                   bool is_trainable = false,
+                                   const std::string& adapter_name = kDefaultAdapter);
 
   PeftModel(PeftModel&&) noexcept = default;
   PeftModel(const PeftModel&) = delete;
@@ -75,12 +76,35 @@ class LORAPP_API PeftModel : public CausalLM {
   }
   std::string name_or_path() const override { return base_->name_or_path(); }
   void seed_dropout(std::uint64_t step_seed) override {
-    for (const AdaptedLayer& layer : layers_) layer.adapter->seed_dropout(step_seed);
+    for (const AdaptedLayer& layer : active_->layers) layer.adapter->seed_dropout(step_seed);
   }
 
   const std::shared_ptr<CausalLM>& base() const noexcept { return base_; }
-  const LoraConfig& peft_config() const noexcept { return config_; }
-  const std::vector<AdaptedLayer>& adapted_layers() const noexcept { return layers_; }
+  /// Of the active adapter.
+  const LoraConfig& peft_config() const noexcept { return active_->config; }
+  const std::vector<AdaptedLayer>& adapted_layers() const noexcept { return active_->layers; }
+  const std::vector<AdaptedEmbedding>& adapted_embeddings() const noexcept {
+    return active_->embeddings;
+  }
+
+  /// Makes another adapter, which is not active: see set_adapter. A name has no dot and no slash.
+  void add_adapter(const std::string& name, LoraConfig config, std::uint64_t seed = 42);
+
+  /// Reads another adapter from `dir`, which is not active; PEFT's save_pretrained writes each but
+  /// the default one into a sub-folder of its name.
+  void load_adapter(const std::filesystem::path& dir,
+                    const std::string& name,
+                    bool is_trainable = false);
+
+  /// Puts the adapter of that name into the layers, in place of the active one.
+  void set_adapter(const std::string& name);
+
+  /// Drops an adapter that is not active.
+  void delete_adapter(const std::string& name);
+
+  const std::string& active_adapter() const noexcept { return active_->name; }
+  /// All names, in the order the adapters were made.
+  std::vector<std::string> adapter_names() const;
 
   /// The counts that PEFT's get_nb_trainable_parameters() gives.
   ParameterCounts trainable_parameters() const;
@@ -113,45 +137,52 @@ class LORAPP_API PeftModel : public CausalLM {
   /// Adds every update to its weight and switches the adapters off: the sum is taken in float32 and
   /// rounded to the weight's dtype once. The old weights are kept, so unmerge() restores them bit
   /// for bit. Error for a 4-bit weight, which cannot take an update without being quantized anew,
-  /// and for a head whose weight is the embedding's.
+  /// for a head whose weight is the embedding's, and for a lora_bias of a layer without a bias.
   void merge();
   void unmerge();
   bool is_merged() const noexcept { return !merged_.empty(); }
 
   /// Takes the adapters out of the base and returns it, as it was before except that its
-  /// parameters stay frozen. This model then has no adapters left.
+  /// parameters stay frozen and trained biases (LoraConfig::bias) keep their values. This model
+  /// then has no adapters left.
   std::shared_ptr<CausalLM> unload();
 
-  /// merge() without keeping the old weights, then unload(): the tuned model as a plain one.
+  /// merge() without keeping the old weights, then unload(): the tuned model as a plain one. Error
+  /// where modules_to_save have taken a tied head and its embedding apart.
   std::shared_ptr<CausalLM> merge_and_unload();
 
   /// Writes adapter_config.json, adapter_model.safetensors and README.md into `dir`, which is made
-  /// where it is missing. PEFT reads them. All three are written before the first takes its place.
+  /// where it is missing; an adapter that is not named "default" into a sub-folder of its name, as
+  /// PEFT does. PEFT reads them. All three are written before the first takes its place.
   void save_pretrained(const std::filesystem::path& dir) const override;
 
-  /// Replaces the values of the adapters (and trained biases) by those of
-  /// `dir`/adapter_model.safetensors, all or none of them. Where `dir` holds an
+  /// Replaces the values of the active adapter by those of `dir`/adapter_model.safetensors, all or
+  /// none of them; of its sub-folder where save_pretrained gave it one. Where the folder holds an
   /// adapter_config.json, each layer's scale must be the one it says.
   void load_adapter_weights(const std::filesystem::path& dir);
 
-  /// Every trained tensor with its name in PEFT's file:
+  /// Every tensor that the active adapter trains, with its name in PEFT's file:
   /// base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight, …
   std::vector<std::pair<std::string, torch::Tensor>> adapter_state() const;
 
  private:
   struct Loading {};  // the constructor for weights that come from a file
-  PeftModel(Loading, std::shared_ptr<CausalLM> base, LoraConfig config);
+  PeftModel(Loading, std::shared_ptr<CausalLM> base, LoraConfig config, const std::string& name);
 
-  void attach(std::uint64_t seed, bool every_target_must_match);
-  void train_biases();
+  void start(const std::string& name, LoraConfig config, std::uint64_t seed, bool must_match);
+  Adapter& add(const std::string& name, LoraConfig config, std::uint64_t seed, bool must_match);
+  Adapter& find(const std::string& name) const;
+  void load_tensors(Adapter& adapter, const std::filesystem::path& dir);
+  void save(const Adapter& adapter, const std::filesystem::path& dir) const;
   void set_adapter_enabled(bool enabled);
   void add_updates(bool keep_weights);
 
   std::shared_ptr<CausalLM> base_;
-  LoraConfig config_;
-  std::vector<AdaptedLayer> layers_;
-  std::vector<std::pair<std::string, torch::Tensor>> biases_;  // trained ones, by name in the file
-  std::vector<torch::Tensor> merged_;  // while merged: the old weights, one for each layer
+  std::vector<std::unique_ptr<Adapter>> adapters_;
+  Adapter* active_ = nullptr;          // one of adapters_; an empty one once they are unloaded
+  LinearImpl* untied_head_ = nullptr;  // taken apart from this embedding; null: nothing was
+  EmbeddingImpl* untied_embedding_ = nullptr;
+  std::vector<std::pair<torch::Tensor, torch::Tensor>> merged_;  // while merged: weights as before
   bool enabled_ = true;
 };
 
