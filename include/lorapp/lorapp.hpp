@@ -11,6 +11,7 @@
 #include <lorapp/quant/quantized_tensor.hpp>
 
 #include <lorapp/io/checkpoint.hpp>
+#include <lorapp/io/checkpoint_writer.hpp>
 #include <lorapp/io/dtype.hpp>
 #include <lorapp/io/hub_cache.hpp>
 #include <lorapp/io/memory.hpp>
@@ -24,8 +25,10 @@
 
 #include <lorapp/nn/causal_lm.hpp>
 #include <lorapp/nn/linear.hpp>
+#include <lorapp/nn/quantize_pretrained.hpp>
 #include <lorapp/nn/traverse.hpp>
 
+#include <lorapp/peft/convert.hpp>
 #include <lorapp/peft/count.hpp>
 #include <lorapp/peft/lora_config.hpp>
 #include <lorapp/peft/peft_model.hpp>
