@@ -189,11 +189,8 @@ ModelOptions with_half_precision(const Options& options, const Console& console)
   return model;
 }
 
-/// The base with a new adapter, or with one from disk.
-std::unique_ptr<PeftModel> make_model(const Options& options,
-                                      const ModelOptions& model_options,
-                                      const Tokenizer& tokenizer,
-                                      const Console& console) {
+/// The configuration of a new adapter, or that of the one to go on from.
+LoraConfig lora_config(const Options& options, const Console& console) {
   std::filesystem::path adapter = options.init_adapter;
   if (!options.resume_from_checkpoint.empty()) {
     adapter = find_checkpoint(options.resume_from_checkpoint, options.training.output_dir);
@@ -203,10 +200,18 @@ std::unique_ptr<PeftModel> make_model(const Options& options,
       adapter.empty() ? options.lora.new_adapter() : options.lora.from_adapter(adapter);
   note_other_base(config, adapter, name, console);
   config.base_model_name_or_path = name;
+  return config;
+}
 
+/// The base with its adapter.
+std::unique_ptr<PeftModel> make_model(const Options& options,
+                                      const ModelOptions& model_options,
+                                      LoraConfig config,
+                                      const Tokenizer& tokenizer,
+                                      const Console& console) {
   auto model = std::make_unique<PeftModel>(model_options.load(tokenizer, console),
                                            std::move(config), model_options.seed);
-  if (!options.init_adapter.empty()) model->load_adapter_weights(adapter);
+  if (!options.init_adapter.empty()) model->load_adapter_weights(options.init_adapter);
   model->print_trainable_parameters(console.progress());
   return model;
 }
@@ -224,6 +229,7 @@ int run(const Options& options) {
   const bool resumes = !options.resume_from_checkpoint.empty();
   if (!options.continues_in_place()) arguments.check_output_dir();
   const ModelOptions model_options = with_half_precision(options, console);
+  LoraConfig config = lora_config(options, console);
   const Tokenizer tokenizer = Tokenizer::from_pretrained(options.model.folder());
   const DollyDataset::Split rows = read_rows(options);
   TokenizedDataset examples = options.data.tokenize(rows.train, tokenizer, console);
@@ -233,7 +239,7 @@ int run(const Options& options) {
     held_out = options.data.tokenize(rows.test, tokenizer, console);
   }
 
-  const auto model = make_model(options, model_options, tokenizer, console);
+  const auto model = make_model(options, model_options, std::move(config), tokenizer, console);
   const std::int64_t context = model->config().max_position_embeddings;
   if (examples.statistics().longest > context) {
     console.note("the longest example has " + std::to_string(examples.statistics().longest) +
