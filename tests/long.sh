@@ -4,7 +4,8 @@
 #   clang      the tests of a build by clang++ (skipped where there is none)
 #   peers      comparisons with transformers, peft and bitsandbytes, in a Python environment of this build
 #              (LORAPP_PEERS_PYTHON names a python that has them)
-#   slow       what takes minutes: the quickstart with its controls, packages with builds of their own
+#   slow       what takes minutes: the quickstart with its controls, its base made anew from another seed,
+#              packages with builds of their own
 # The last line is "N passed, N failed, N skipped". BUILD_DIR as in tests/run.sh; the other builds lie in BUILD_DIR/long.
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
