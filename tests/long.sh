@@ -2,7 +2,7 @@
 # The second tier of tests, beside tests/run.sh: bash tests/long.sh [STAGE…], by default all of
 #   sanitize   every unit test under the address and undefined-behaviour sanitizers
 #   clang      the tests of a build by clang++ (skipped where there is none)
-#   peers      comparisons with transformers, peft and bitsandbytes, in a Python environment of this build
+#   peers      comparisons with transformers, peft, bitsandbytes and llama.cpp, in a Python environment of this build
 #              (LORAPP_PEERS_PYTHON names a python that has them)
 #   slow       what takes minutes: the quickstart with its controls, its base made anew from another seed,
 #              packages with builds of their own
@@ -84,6 +84,9 @@ stage_peers() {
       broken peers "the Python packages could not be installed"
       return 0
     fi
+    # llama.cpp is compiled while it is installed, which not every machine can do; its tests then say so.
+    "$python" -m pip install --quiet --disable-pip-version-check gguf==0.19.0 llama-cpp-python==0.3.36 ||
+      { skipped=$((skipped + 1)) && summary+=("peers: llama.cpp's tests skipped, it could not be installed"); }
   fi
   make peers "$build" all -DCMAKE_BUILD_TYPE=Release || return 0
   LORAPP_PEERS_PYTHON=$python HF_HUB_OFFLINE=1 run_tests peers "$build" --label-regex '^peers$'
