@@ -126,9 +126,10 @@ void check_config(const ModelConfig& c, Problems& problems) {
   const bool positions =
       in_range("max_position_embeddings", c.max_position_embeddings, kMaxPositions);
   if (c.sliding_window) in_range("sliding_window", *c.sliding_window, kMaxPositions);
-  const bool sizes = in_range("hidden_size", c.hidden_size, kMaxWidth) &
-                     in_range("num_attention_heads", c.num_attention_heads, kMaxHeads) &
-                     in_range("num_key_value_heads", c.num_key_value_heads, kMaxHeads);
+  const bool width = in_range("hidden_size", c.hidden_size, kMaxWidth);
+  const bool heads = in_range("num_attention_heads", c.num_attention_heads, kMaxHeads);
+  const bool kv_heads = in_range("num_key_value_heads", c.num_key_value_heads, kMaxHeads);
+  const bool sizes = width && heads && kv_heads;
   const bool head = !c.head_dim || in_range("head_dim", *c.head_dim, kMaxHeads);
   if (sizes && c.num_attention_heads % c.num_key_value_heads != 0) {
     problems.add("num_attention_heads (", c.num_attention_heads,

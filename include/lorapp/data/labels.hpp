@@ -51,7 +51,8 @@ inline LabeledExample make_example(const Tokenizer& tokenizer,
   }
 
   LabeledExample result;
-  auto& [ids, labels] = result.example;
+  std::vector<int64_t>& ids = result.example.ids;  // no binding: clang 14 captures none
+  std::vector<int64_t>& labels = result.example.labels;
   const std::size_t capacity = encoding.ids.size() + 2;
   ids.reserve(capacity);
   labels.reserve(capacity);
