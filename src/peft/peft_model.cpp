@@ -269,6 +269,7 @@ std::shared_ptr<CausalLM> PeftModel::unload() {
   }
   detail::UntiedHead{untied_head_, untied_embedding_}.tie();
   untied_head_ = nullptr;
+  untied_embedding_ = nullptr;
   adapters_.clear();
   adapters_.push_back(std::make_unique<Adapter>());
   active_ = adapters_.front().get();

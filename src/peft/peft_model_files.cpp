@@ -195,10 +195,10 @@ NamedTensors PeftModel::adapter_state() const { return trained_state(*active_); 
 void PeftModel::save_pretrained(const std::filesystem::path& dir) const {
   LORAPP_CHECK(!active_->name.empty(), kOp, dir.string(),
                ": this model has no adapters (left) to save");
-  for (const auto& adapter : adapters_) save(*adapter, folder_of(adapter->name, dir));
+  for (const auto& adapter : adapters_) save_adapter(*adapter, folder_of(adapter->name, dir));
 }
 
-void PeftModel::save(const Adapter& adapter, const std::filesystem::path& dir) const {
+void PeftModel::save_adapter(const Adapter& adapter, const std::filesystem::path& dir) const {
   std::error_code error;
   std::filesystem::create_directories(dir, error);
   LORAPP_CHECK(!error, kOp, "cannot create the folder ", dir.string(), ": ", error.message());

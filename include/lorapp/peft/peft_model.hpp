@@ -173,7 +173,7 @@ class LORAPP_API PeftModel : public CausalLM {
   Adapter& add(const std::string& name, LoraConfig config, std::uint64_t seed, bool must_match);
   Adapter& find(const std::string& name) const;
   void load_tensors(Adapter& adapter, const std::filesystem::path& dir);
-  void save(const Adapter& adapter, const std::filesystem::path& dir) const;
+  void save_adapter(const Adapter& adapter, const std::filesystem::path& dir) const;
   void set_adapter_enabled(bool enabled);
   void add_updates(bool keep_weights);
 
