@@ -43,6 +43,17 @@ if(NOT TARGET lorapp::sentencepiece)
   endforeach()
 endif()
 
+# libcurl comes from the system or not at all: its TLS library and certificates are the system's business.
+set(lorapp_hub OFF)
+if(NOT LORAPP_HUB STREQUAL "OFF")
+  find_package(CURL 7.71 QUIET)
+  if(CURL_FOUND)
+    set(lorapp_hub ON)
+  elseif(NOT LORAPP_HUB STREQUAL "AUTO")
+    message(FATAL_ERROR "LORAPP_HUB=${LORAPP_HUB}, but libcurl 7.71 or newer was not found (Debian: libcurl4-openssl-dev)")
+  endif()
+endif()
+
 # lorapp_use_private(target): what the compiled part of the library uses and its interface never shows. Header-only
 # libraries come as include folders and not as link dependencies, so that no consumer of the package has to find them.
 function(lorapp_use_private target)

@@ -14,6 +14,10 @@ install(FILES LICENSE DESTINATION "${CMAKE_INSTALL_DOCDIR}")
 install(EXPORT lorappTargets NAMESPACE lorapp:: DESTINATION "${LORAPP_CMAKE_DIR}")
 export(EXPORT lorappTargets NAMESPACE lorapp:: FILE "${PROJECT_BINARY_DIR}/lorappTargets.cmake")
 
+set(lorapp_links_curl OFF)
+if(lorapp_hub AND NOT BUILD_SHARED_LIBS)
+  set(lorapp_links_curl ON)
+endif()
 configure_package_config_file(cmake/lorappConfig.cmake.in "${PROJECT_BINARY_DIR}/lorappConfig.cmake"
   INSTALL_DESTINATION "${LORAPP_CMAKE_DIR}"
   NO_SET_AND_CHECK_MACRO)

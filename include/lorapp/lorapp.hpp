@@ -14,6 +14,7 @@
 #include <lorapp/io/checkpoint_writer.hpp>
 #include <lorapp/io/dtype.hpp>
 #include <lorapp/io/hub_cache.hpp>
+#include <lorapp/io/hub_download.hpp>
 #include <lorapp/io/memory.hpp>
 #include <lorapp/io/safetensors.hpp>
 

@@ -157,8 +157,8 @@ std::ifstream open_data(const fs::path& path) {
 // The Dolly file in the local Hugging Face cache.
 fs::path find_dolly_in_cache(const std::string& name) {
   const fs::path repository = detail::hub_repository("datasets", kDollyNames[0]);
-  if (const auto snapshot = detail::find_hub_snapshot(repository, kDollyFile)) {
-    return *snapshot / kDollyFile;
+  if (const auto found = detail::find_hub_snapshot(repository, kDollyFile); found.snapshot) {
+    return *found.snapshot / kDollyFile;
   }
   detail::fail(
       kOp, detail::concat(name, ": is not in the local Hugging Face cache (looked for ", kDollyFile,
