@@ -1,6 +1,5 @@
 // CausalLM::from_pretrained: checks a checkpoint against the model, then reads it tensor by tensor.
 #include <lorapp/error.hpp>
-#include <lorapp/io/checkpoint.hpp>
 #include <lorapp/nn/causal_lm.hpp>
 #include <lorapp/nn/decoder.hpp>
 
@@ -11,8 +10,6 @@
 #include <string>
 #include <string_view>
 #include <system_error>
-#include <utility>
-#include <vector>
 
 namespace lorapp {
 
@@ -36,21 +33,13 @@ void read_weight(const detail::WeightReader& reader,
 
 std::shared_ptr<CausalLM> CausalLM::from_pretrained(const std::filesystem::path& dir,
                                                     const LoadOptions& options) {
-  detail::check_load_options(options);
-  ModelConfig config = ModelConfig::from_pretrained(dir);
-  const Checkpoint checkpoint = Checkpoint::open(dir);
-  detail::untie_own_head(config, checkpoint);
-  const auto sources = detail::match_weights(checkpoint, config, dir);
-
+  const auto folder = detail::ModelFolder::open(dir, options);
   const torch::NoGradGuard no_grad;
-  auto model = std::make_shared<DecoderLM>(config, dir.string());
-  if (options.quant_config && !config.quantization_config) {
-    detail::check_skip_modules(config, *options.quant_config);
-  }
+  auto model = std::make_shared<DecoderLM>(folder.config, dir.string());
   const detail::WeightSlots slots(*model);
-  const detail::WeightReader reader(checkpoint, config, options);
+  const detail::WeightReader reader(folder, options);
   // A view of the file ends with the tensor that it was read for, and its pages with it.
-  for (const auto& source : sources) read_weight(reader, source, slots);
+  for (const auto& source : folder.sources) read_weight(reader, source, slots);
   detail::tie_head(*model);
 
   const std::filesystem::path generation = dir / "generation_config.json";

@@ -63,8 +63,8 @@ void list_names(Problems& problems,
   }
 }
 
-}  // namespace
-
+// Where the files hold both the embedding and a head that differs from it, the two are not tied,
+// whatever config.json says: as in transformers 5.
 void untie_own_head(ModelConfig& config, const Checkpoint& checkpoint) {
   const std::string head = std::string(kHead) + ".weight";
   if (!config.tie_word_embeddings || !checkpoint.contains(head)) return;
@@ -78,6 +78,8 @@ void untie_own_head(ModelConfig& config, const Checkpoint& checkpoint) {
   }
 }
 
+// The source of every tensor of the model; one Error lists every missing, unexpected and mis-shaped
+// tensor of `dir`.
 std::vector<WeightSource> match_weights(const Checkpoint& checkpoint,
                                         const ModelConfig& config,
                                         const std::filesystem::path& dir) {
@@ -130,11 +132,7 @@ std::vector<WeightSource> match_weights(const Checkpoint& checkpoint,
   return sources;
 }
 
-bool matches_skip_module(const std::string& path, const std::string& pattern) {
-  return path.ends_with(pattern) ||
-         ("." + path + ".").find("." + pattern + ".") != std::string::npos;
-}
-
+// Throws one Error that lists the skip_modules that match none of a model's modules.
 void check_skip_modules(const ModelConfig& config, const QuantConfig& quant) {
   // Every module that holds a weight; a pattern for one of the others matches one of these too.
   std::vector<std::string> paths = {std::string(kHead)};
@@ -153,6 +151,7 @@ void check_skip_modules(const ModelConfig& config, const QuantConfig& quant) {
   problems.throw_if_any();
 }
 
+// Throws Error unless options.dtype is one that weights may have.
 void check_load_options(const LoadOptions& options) {
   if (!options.dtype) return;
   LORAPP_CHECK(*options.dtype == torch::kFloat32 || *options.dtype == torch::kBFloat16 ||
@@ -161,21 +160,38 @@ void check_load_options(const LoadOptions& options) {
                "; expected float32, bfloat16 or float16");
 }
 
-WeightReader::WeightReader(const Checkpoint& checkpoint,
-                           const ModelConfig& config,
-                           const LoadOptions& options)
-    : checkpoint_(checkpoint),
-      dtype_(options.dtype ? options.dtype : config.dtype),
-      device_(options.device) {
-  const auto& quant = options.quant_config ? options.quant_config : config.quantization_config;
-  if (quant) compute_dtype_ = quant->compute_dtype;
-  // A folder that is 4-bit already stays as it is: what it left dense was left on purpose.
-  if (!config.quantization_config) quant_ = options.quant_config;
+}  // namespace
+
+bool matches_skip_module(const std::string& path, const std::string& pattern) {
+  return path.ends_with(pattern) ||
+         ("." + path + ".").find("." + pattern + ".") != std::string::npos;
 }
 
-torch::Dtype WeightReader::dtype_of(const torch::Tensor& view) const {
-  return dtype_.value_or(view.scalar_type() == torch::kFloat64 ? torch::kFloat32
-                                                               : view.scalar_type());
+ModelFolder ModelFolder::open(const std::filesystem::path& dir, const LoadOptions& options) {
+  check_load_options(options);
+  ModelConfig config = ModelConfig::from_pretrained(dir);
+  Checkpoint checkpoint = Checkpoint::open(dir);
+  untie_own_head(config, checkpoint);
+  std::vector<WeightSource> sources = match_weights(checkpoint, config, dir);
+  if (options.quant_config && !config.quantization_config) {
+    check_skip_modules(config, *options.quant_config);
+  }
+  return {dir, std::move(config), std::move(checkpoint), std::move(sources)};
+}
+
+WeightReader::WeightReader(const ModelFolder& folder, const LoadOptions& options)
+    : checkpoint_(folder.checkpoint),
+      dtype_(options.dtype ? options.dtype : folder.config.dtype),
+      device_(options.device) {
+  const auto& stored = folder.config.quantization_config;
+  const auto& quant = options.quant_config ? options.quant_config : stored;
+  if (quant) compute_dtype_ = quant->compute_dtype;
+  // A folder that is 4-bit already stays as it is: what it left dense was left on purpose.
+  if (!stored) quant_ = options.quant_config;
+}
+
+torch::Dtype WeightReader::dtype_for(torch::Dtype stored) const {
+  return dtype_.value_or(stored == torch::kFloat64 ? torch::kFloat32 : stored);
 }
 
 bool WeightReader::quantizes(const WeightSource& source) const {
@@ -190,7 +206,7 @@ bool WeightReader::quantizes(const WeightSource& source) const {
 QuantizedTensor WeightReader::quantized(const WeightSource& source) const {
   if (source.is_4bit) return read_bnb_weight(checkpoint_, source.name, device_);
   const torch::Tensor view = checkpoint_.view(source.name);
-  const torch::Dtype dtype = dtype_of(view);
+  const torch::Dtype dtype = dtype_for(view.scalar_type());
   try {
     // Widening to float32 changes no value, so the copy in float32 need not exist: the codes are
     // the same, and only the dtype that dequantized values are rounded to is set.
@@ -207,7 +223,7 @@ QuantizedTensor WeightReader::quantized(const WeightSource& source) const {
 
 torch::Tensor WeightReader::dense(const WeightSource& source) const {
   const torch::Tensor view = checkpoint_.view(source.name);
-  return view.to(device_, dtype_of(view), /*non_blocking=*/false, /*copy=*/true);
+  return view.to(device_, dtype_for(view.scalar_type()), /*non_blocking=*/false, /*copy=*/true);
 }
 
 }  // namespace lorapp::detail

@@ -26,30 +26,27 @@ struct WeightSource {
   bool is_4bit = false;  ///< as bitsandbytes stores it
 };
 
-/// Where the files hold both the embedding and a head that differs from it, the two are not tied,
-/// whatever config.json says: as in transformers 5.
-void untie_own_head(ModelConfig& config, const Checkpoint& checkpoint);
-
-/// The source of every tensor of the model; one Error lists every missing, unexpected and
-/// mis-shaped tensor of `dir`.
-std::vector<WeightSource> match_weights(const Checkpoint& checkpoint,
-                                        const ModelConfig& config,
-                                        const std::filesystem::path& dir);
-
 /// Whether a skip_modules pattern means a module: whole names anywhere in its path, or the end of
 /// its path, as for transformers' llm_int8_skip_modules (regular expressions aside).
 bool matches_skip_module(const std::string& path, const std::string& pattern);
 
-/// Throws one Error that lists the skip_modules that match none of a model's modules.
-void check_skip_modules(const ModelConfig& config, const QuantConfig& quant);
+/// A model folder opened: what it says of itself, and where its weights are. No weight is read.
+struct ModelFolder {
+  std::filesystem::path dir;
+  ModelConfig config;
+  Checkpoint checkpoint;
+  std::vector<WeightSource> sources;
 
-/// Throws Error unless options.dtype is one that weights may have.
-void check_load_options(const LoadOptions& options);
+  /// Throws Error where the folder or the options are wrong; one Error lists all that is wrong with
+  /// the weights.
+  static ModelFolder open(const std::filesystem::path& dir, const LoadOptions& options);
+};
 
 /// Reads weights as LoadOptions want them.
 class WeightReader {
  public:
-  WeightReader(const Checkpoint& checkpoint, const ModelConfig& config, const LoadOptions& options);
+  /// `folder` must outlive it.
+  WeightReader(const ModelFolder& folder, const LoadOptions& options);
 
   /// Whether a dense weight becomes 4-bit.
   bool quantizes(const WeightSource& source) const;
@@ -57,12 +54,12 @@ class WeightReader {
   QuantizedTensor quantized(const WeightSource& source) const;
   /// The dense weight, a copy.
   torch::Tensor dense(const WeightSource& source) const;
+  /// What a weight of that dtype in the files is converted to.
+  torch::Dtype dtype_for(torch::Dtype stored) const;
   /// What products with 4-bit weights are computed in.
   const std::optional<torch::Dtype>& compute_dtype() const noexcept { return compute_dtype_; }
 
  private:
-  torch::Dtype dtype_of(const torch::Tensor& view) const;
-
   const Checkpoint& checkpoint_;
   std::optional<torch::Dtype> dtype_;
   torch::Device device_;
