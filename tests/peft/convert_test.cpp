@@ -1,5 +1,6 @@
 // Adapters in MLX's files and in GGUF.
 #include "support/error_of.hpp"
+#include "support/gguf_file.hpp"
 #include "support/temporary_folder.hpp"
 #include "support/tiny_model.hpp"
 
@@ -11,7 +12,6 @@
 #include <torch/types.h>
 #include <nlohmann/json.hpp>
 
-#include <cstring>
 #include <map>
 #include <string>
 
@@ -36,71 +36,6 @@ LoraConfig patterned() {
   config.init_lora_weights = LoraInit::random;
   return config;
 }
-
-// A reader for these tests: the tensors (as [rows, columns]) and the alpha of a GGUF file.
-struct Gguf {
-  std::string bytes;
-  std::size_t at = 0;
-  float alpha = 0;
-  std::map<std::string, std::string> texts;
-  std::map<std::string, torch::Tensor> tensors;
-
-  template <class Number>
-  Number number() {
-    Number value;
-    std::memcpy(&value, bytes.data() + at, sizeof value);
-    at += sizeof value;
-    return value;
-  }
-  std::string text() {
-    const auto size = number<std::uint64_t>();
-    at += size;
-    return bytes.substr(at - size, size);
-  }
-
-  explicit Gguf(std::string content) : bytes(std::move(content)) {
-    REQUIRE(bytes.substr(0, 4) == "GGUF");
-    at = 4;
-    CHECK(number<std::uint32_t>() == 3);
-    const auto num_tensors = number<std::uint64_t>();
-    const auto num_keys = number<std::uint64_t>();
-    for (std::uint64_t i = 0; i < num_keys; ++i) {
-      const std::string key = text();
-      const auto type = number<std::uint32_t>();
-      if (type == 8) {
-        texts[key] = text();
-      } else {
-        CHECK(key == "adapter.lora.alpha");
-        alpha = number<float>();
-      }
-    }
-    struct Entry {
-      std::string name;
-      std::int64_t rows, columns;
-      std::uint64_t offset;
-    };
-    std::vector<Entry> entries;
-    for (std::uint64_t i = 0; i < num_tensors; ++i) {
-      Entry entry;
-      entry.name = text();
-      CHECK(number<std::uint32_t>() == 2);
-      entry.columns = static_cast<std::int64_t>(number<std::uint64_t>());
-      entry.rows = static_cast<std::int64_t>(number<std::uint64_t>());
-      CHECK(number<std::uint32_t>() == 0);
-      entry.offset = number<std::uint64_t>();
-      CHECK(entry.offset % 32 == 0);
-      entries.push_back(entry);
-    }
-    const std::size_t data = (at + 31) / 32 * 32;
-    for (const Entry& entry : entries) {
-      REQUIRE(data + entry.offset + static_cast<std::size_t>(entry.rows * entry.columns) * 4 <=
-              bytes.size());
-      tensors[entry.name] = torch::from_blob(bytes.data() + data + entry.offset,
-                                             {entry.rows, entry.columns}, torch::kFloat32)
-                                .clone();
-    }
-  }
-};
 
 }  // namespace
 
@@ -190,15 +125,16 @@ TEST_CASE("gguf: alpha / rank · B A is each layer's update, q and k in llama.cp
   config.target_modules.push_back("lm_head");
   const PeftModel model(tiny_model(), config);
   export_gguf_adapter(model, folder / "adapter.gguf");
-  Gguf file(read_file(folder / "adapter.gguf"));
+  const GgufFileContent file(read_file(folder / "adapter.gguf"));
   CHECK(file.texts == std::map<std::string, std::string>{{"general.type", "adapter"},
                                                          {"general.architecture", "llama"},
                                                          {"adapter.type", "lora"}});
-  CHECK(file.alpha == 12);  // 6 · √4
+  const double alpha = file.numbers.at("adapter.lora.alpha");
+  CHECK(alpha == 12);  // 6 · √4
   const auto update = [&](const std::string& name) {
     const torch::Tensor& a = file.tensors.at(name + ".weight.lora_a");
     const torch::Tensor& b = file.tensors.at(name + ".weight.lora_b");
-    return b.mm(a) * (file.alpha / static_cast<double>(a.size(0)));
+    return b.mm(a) * (alpha / static_cast<double>(a.size(0)));
   };
   std::map<std::string, torch::Tensor> want;
   for (const auto& layer : model.adapted_layers()) {
@@ -217,7 +153,7 @@ TEST_CASE("gguf: alpha / rank · B A is each layer's update, q and k in llama.cp
   }
   const torch::Tensor a = file.tensors.at("token_embd.weight.lora_a");
   CHECK(a.sizes() == torch::IntArrayRef({61, 4}));
-  CHECK(torch::allclose(a.mm(file.tensors.at("token_embd.weight.lora_b").t()) * (file.alpha / 4),
+  CHECK(torch::allclose(a.mm(file.tensors.at("token_embd.weight.lora_b").t()) * (alpha / 4),
                         model.adapted_embeddings()[0].adapter->delta_table().detach()));
 }
 
