@@ -81,6 +81,8 @@ class LORAPP_API TrainableTokensHead : public LinearAdapter {
         .index_copy(0, tokens_->ids(), change);
   }
 
+  const TrainableTokens& tokens() const noexcept { return *tokens_; }
+
  private:
   std::shared_ptr<TrainableTokens> tokens_;
   std::int64_t vocab_;
