@@ -8,6 +8,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <string>
 #include <string_view>
 
@@ -17,7 +18,8 @@ class LORAPP_API Sha {
  public:
   enum class Kind { sha1, sha256 };
 
-  explicit Sha(Kind kind);
+  /// `portable`: without the processor's own instructions.
+  explicit Sha(Kind kind, bool portable = false);
 
   void update(const void* data, std::size_t size);
   void update(std::string_view text) { update(text.data(), text.size()); }
@@ -26,13 +28,17 @@ class LORAPP_API Sha {
   std::string hex_digest();
 
  private:
-  void compress(const unsigned char* block);
+  void compress(const unsigned char* data, std::size_t blocks);
 
   Kind kind_;
+  bool portable_;
   std::array<std::uint32_t, 8> state_{};  // SHA-1 uses five
   std::array<unsigned char, 64> block_{};
   std::size_t filled_ = 0;    // bytes of block_
   std::uint64_t length_ = 0;  // bytes in all
 };
+
+/// The SHA-256 of a whole file, hexadecimal; Error(op) where it cannot be read.
+LORAPP_API std::string sha256_of_file(const std::filesystem::path& path, std::string_view op);
 
 }  // namespace lorapp::detail

@@ -1,20 +1,30 @@
 // SHA-1 and SHA-256 against the examples of FIPS 180-4, and against themselves in pieces.
 #include "io/sha.hpp"
 
+#include "support/error_of.hpp"
+#include "support/temporary_folder.hpp"
+
 #include <doctest/doctest.h>
 
 #include <string>
 #include <string_view>
 
 using lorapp::detail::Sha;
+using namespace lorapp::test;
 
 namespace {
 
 std::string digest(Sha::Kind kind, std::string_view text, std::size_t piece) {
-  Sha sha(kind);
-  for (; text.size() > piece; text.remove_prefix(piece)) sha.update(text.substr(0, piece));
-  sha.update(text);
-  return sha.hex_digest();
+  std::string digests[2];
+  for (const bool portable : {false, true}) {
+    Sha sha(kind, portable);
+    std::string_view rest = text;
+    for (; rest.size() > piece; rest.remove_prefix(piece)) sha.update(rest.substr(0, piece));
+    sha.update(rest);
+    digests[portable ? 1 : 0] = sha.hex_digest();
+  }
+  CHECK(digests[0] == digests[1]);
+  return digests[0];
 }
 
 }  // namespace
@@ -48,5 +58,16 @@ TEST_SUITE("io") {
         CHECK(digest(kind, text, 1000) == digest(kind, text, 3));
       }
     }
+  }
+
+  TEST_CASE("sha: a file has the digest of its bytes, and one that cannot be read is named") {
+    const TemporaryFolder folder;
+    const std::string text(3'000'001, 'z');
+    folder.write("f", text);
+    CHECK(lorapp::detail::sha256_of_file(folder / "f", "test") ==
+          digest(Sha::Kind::sha256, text, text.size()));
+    CHECK(contains(error_of([&] { lorapp::detail::sha256_of_file(folder / "g", "test"); }), "/g"));
+    CHECK(contains(error_of([&] { lorapp::detail::sha256_of_file(folder.path(), "test"); }),
+                   "cannot be read"));
   }
 }
