@@ -137,12 +137,19 @@ void ModelOptions::add_to(CLI::App& app) {
       ->check(CLI::Validator(check_seed, ""));
 }
 
+void ModelOptions::add_cache_to(CLI::App& app) {
+  app.add_option("--quant-cache", quant_cache,
+                 "Folder that keeps quantized models, so that the next start is quick")
+      ->default_str("none");
+}
+
 std::filesystem::path ModelOptions::folder() const { return resolve_model_folder(model); }
 
 LoadOptions ModelOptions::load_options() const {
   LoadOptions options;
   options.device = choose_device(device);
   options.dtype = dtype_option(dtype);
+  options.quant_cache = quant_cache;
   if (quant_type != "none") {
     options.quant_config = QuantConfig{.quant_type = parse_quant_type(quant_type),
                                        .compute_dtype = dtype_option(compute_dtype),

@@ -56,9 +56,12 @@ struct ModelOptions {
   std::int64_t blocksize = 64;
   std::string compute_dtype = "auto";
   std::string dtype = "auto";
+  std::string quant_cache{};
   std::uint64_t seed = 42;
 
   void add_to(CLI::App& app);
+  /// --quant-cache, for what loads the model.
+  void add_cache_to(CLI::App& app);
   std::filesystem::path folder() const;
   LoadOptions load_options() const;
   /// Checks that the tokenizer fits the model's embedding, and loads the model.

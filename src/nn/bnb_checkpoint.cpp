@@ -68,23 +68,24 @@ std::optional<std::vector<std::int64_t>> bnb_shape(const Checkpoint& checkpoint,
 
 QuantizedTensor read_bnb_weight(const Checkpoint& checkpoint,
                                 const std::string& name,
-                                torch::Device device) {
+                                torch::Device device,
+                                bool mapped) {
   const nlohmann::json state = read_state(checkpoint, name);
   Problems problems(std::string(kOp), state_name(checkpoint, name));
-  const auto copy = [&](const std::string& tensor) {
+  const auto read = [&](const std::string& tensor) {
     if (!checkpoint.contains(tensor)) {
       problems.add("the tensor ", tensor, " is missing");
       return torch::Tensor();
     }
     const torch::Tensor view = checkpoint.view(tensor);
-    return view.to(device, view.scalar_type(), /*non_blocking=*/false, /*copy=*/true);
+    return view.to(device, view.scalar_type(), /*non_blocking=*/false, /*copy=*/!mapped);
   };
   QuantizedTensor::Parts parts;
-  parts.codes = copy(name);
+  parts.codes = read(name);
   // quant_storage may have packed the bytes into a wider type.
   if (parts.codes.defined()) parts.codes = parts.codes.view({-1}).view(torch::kUInt8);
-  parts.absmax = copy(name + ".absmax");
-  parts.code = copy(name + ".quant_map");
+  parts.absmax = read(name + ".absmax");
+  parts.code = read(name + ".quant_map");
   parts.blocksize = get_int(state, "blocksize", problems, 1, kMaxBlocksize);
   parts.shape = find_ints(state, "shape", problems, 1).value_or(std::vector<std::int64_t>{});
   try {
@@ -94,8 +95,8 @@ QuantizedTensor read_bnb_weight(const Checkpoint& checkpoint,
     problems.add(error.what());
   }
   if (state.contains("nested_blocksize")) {
-    parts.nested_absmax = copy(name + ".nested_absmax");
-    parts.nested_code = copy(name + ".nested_quant_map");
+    parts.nested_absmax = read(name + ".nested_absmax");
+    parts.nested_code = read(name + ".nested_quant_map");
     parts.nested_blocksize = get_int(state, "nested_blocksize", problems, 1, kMaxBlocksize);
     parts.nested_offset = static_cast<float>(get_double(state, "nested_offset", problems));
   }

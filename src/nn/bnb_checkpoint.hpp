@@ -25,10 +25,12 @@ std::optional<std::vector<std::int64_t>> bnb_shape(const Checkpoint& checkpoint,
                                                    const std::string& name,
                                                    Problems& problems);
 
-/// Reads the weight, with copies of all its parts on `device`.
+/// Reads the weight, with its parts on `device`: copies, or with `mapped` on the CPU views of the
+/// file.
 QuantizedTensor read_bnb_weight(const Checkpoint& checkpoint,
                                 const std::string& name,
-                                torch::Device device);
+                                torch::Device device,
+                                bool mapped = false);
 
 /// The weight `name` and its companions, with the shapes and the JSON text that bitsandbytes
 /// writes.

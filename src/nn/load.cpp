@@ -4,9 +4,11 @@
 #include <lorapp/nn/decoder.hpp>
 
 #include "json_file.hpp"
+#include "nn/quant_cache.hpp"
 #include "nn/weight_slots.hpp"
 #include "nn/weight_sources.hpp"
 
+#include <memory>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -29,18 +31,46 @@ void read_weight(const detail::WeightReader& reader,
   linear->set_quantized(reader.quantized(source), reader.compute_dtype());
 }
 
+// The weights of a folder in a model that is called `name`.
+std::shared_ptr<DecoderLM> read_model(const detail::ModelFolder& folder,
+                                      const std::string& name,
+                                      const LoadOptions& options,
+                                      bool maps) {
+  auto model = std::make_shared<DecoderLM>(folder.config, name);
+  const detail::WeightSlots slots(*model);
+  const detail::WeightReader reader(folder, options, maps);
+  // A view of the file ends with the tensor that it was read for, and its pages with it.
+  for (const auto& source : folder.sources) read_weight(reader, source, slots);
+  detail::tie_head(*model);
+  return model;
+}
+
+// The same model by way of options.quant_cache.
+std::shared_ptr<DecoderLM> read_cached_model(const detail::ModelFolder& folder,
+                                             const LoadOptions& options) {
+  const std::filesystem::path copy = detail::cached_quantized_folder(folder, options);
+  try {
+    auto cached = detail::ModelFolder::open(copy, options);
+    cached.config.dtype = folder.config.dtype;  // none: each weight's own, as in the original
+    return read_model(cached, folder.dir.string(), options, /*maps=*/true);
+  } catch (const Error& error) {
+    detail::fail(kOp,
+                 "the quantized copy " + copy.string() + " of " + folder.dir.string() +
+                     " is damaged; remove it, and the next start makes it again: " + error.what());
+  }
+}
+
 }  // namespace
 
 std::shared_ptr<CausalLM> CausalLM::from_pretrained(const std::filesystem::path& dir,
                                                     const LoadOptions& options) {
   const auto folder = detail::ModelFolder::open(dir, options);
   const torch::NoGradGuard no_grad;
-  auto model = std::make_shared<DecoderLM>(folder.config, dir.string());
-  const detail::WeightSlots slots(*model);
-  const detail::WeightReader reader(folder, options);
-  // A view of the file ends with the tensor that it was read for, and its pages with it.
-  for (const auto& source : folder.sources) read_weight(reader, source, slots);
-  detail::tie_head(*model);
+  const bool caches =
+      !options.quant_cache.empty() && options.quant_config && !folder.config.quantization_config;
+  const std::shared_ptr<DecoderLM> model =
+      caches ? read_cached_model(folder, options)
+             : read_model(folder, dir.string(), options, /*maps=*/false);
 
   const std::filesystem::path generation = dir / "generation_config.json";
   std::error_code ignored;  // a file that is there and cannot be read is read_text_file's error

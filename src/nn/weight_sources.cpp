@@ -9,7 +9,11 @@
 #include "nn/bnb_checkpoint.hpp"
 #include "nn/tensor_name.hpp"
 
+#include <ATen/Parallel.h>
+
 #include <algorithm>
+#include <atomic>
+#include <cstdint>
 #include <set>
 #include <utility>
 
@@ -60,6 +64,32 @@ void list_names(Problems& problems,
   }
   if (names.size() > kMaxNames) {
     problems.add("the same holds for ", names.size() - kMaxNames, " more tensors");
+  }
+}
+
+// Whether no number has all bits of its exponent set.
+template <class Word>
+bool all_finite(const torch::Tensor& weight, Word exponent) {
+  const auto* words = static_cast<const Word*>(weight.const_data_ptr());
+  std::atomic<bool> finite = true;
+  at::parallel_for(0, weight.numel(), 1 << 16, [&](std::int64_t begin, std::int64_t end) {
+    Word bad = 0;
+    for (std::int64_t i = begin; i < end; ++i) {
+      bad = static_cast<Word>(bad | ((words[i] & exponent) == exponent));
+    }
+    if (bad != 0) finite = false;
+  });
+  return finite;
+}
+
+bool all_finite(const torch::Tensor& weight) {
+  switch (weight.scalar_type()) {
+    case torch::kBFloat16:
+      return all_finite<std::uint16_t>(weight, 0x7f80);
+    case torch::kFloat16:
+      return all_finite<std::uint16_t>(weight, 0x7c00);
+    default:
+      return all_finite<std::uint32_t>(weight, 0x7f800000);
   }
 }
 
@@ -179,10 +209,11 @@ ModelFolder ModelFolder::open(const std::filesystem::path& dir, const LoadOption
   return {dir, std::move(config), std::move(checkpoint), std::move(sources)};
 }
 
-WeightReader::WeightReader(const ModelFolder& folder, const LoadOptions& options)
+WeightReader::WeightReader(const ModelFolder& folder, const LoadOptions& options, bool maps)
     : checkpoint_(folder.checkpoint),
       dtype_(options.dtype ? options.dtype : folder.config.dtype),
-      device_(options.device) {
+      device_(options.device),
+      maps_(maps) {
   const auto& stored = folder.config.quantization_config;
   const auto& quant = options.quant_config ? options.quant_config : stored;
   if (quant) compute_dtype_ = quant->compute_dtype;
@@ -204,7 +235,7 @@ bool WeightReader::quantizes(const WeightSource& source) const {
 }
 
 QuantizedTensor WeightReader::quantized(const WeightSource& source) const {
-  if (source.is_4bit) return read_bnb_weight(checkpoint_, source.name, device_);
+  if (source.is_4bit) return read_bnb_weight(checkpoint_, source.name, device_, maps_);
   const torch::Tensor view = checkpoint_.view(source.name);
   const torch::Dtype dtype = dtype_for(view.scalar_type());
   try {
@@ -223,7 +254,14 @@ QuantizedTensor WeightReader::quantized(const WeightSource& source) const {
 
 torch::Tensor WeightReader::dense(const WeightSource& source) const {
   const torch::Tensor view = checkpoint_.view(source.name);
-  return view.to(device_, dtype_for(view.scalar_type()), /*non_blocking=*/false, /*copy=*/true);
+  const torch::Dtype dtype = dtype_for(view.scalar_type());
+  const torch::Tensor weight = view.to(dtype, /*non_blocking=*/false, /*copy=*/true);
+  // Found here, it has a name; later it is a NaN somewhere, which attention may even swallow.
+  LORAPP_CHECK(all_finite(weight), kOp, source.name, " holds numbers that are not finite",
+               dtype == view.scalar_type()
+                   ? std::string()
+                   : concat(" once they are converted from ", view.scalar_type(), " to ", dtype));
+  return weight.to(device_);
 }
 
 }  // namespace lorapp::detail

@@ -45,14 +45,15 @@ struct ModelFolder {
 /// Reads weights as LoadOptions want them.
 class WeightReader {
  public:
-  /// `folder` must outlive it.
-  WeightReader(const ModelFolder& folder, const LoadOptions& options);
+  /// `folder` must outlive it. `maps`: 4-bit weights on the CPU stay in the file, for files that
+  /// nothing cuts short.
+  WeightReader(const ModelFolder& folder, const LoadOptions& options, bool maps = false);
 
   /// Whether a dense weight becomes 4-bit.
   bool quantizes(const WeightSource& source) const;
   /// The weight in 4 bits: as it is in the files, or quantized from its dense form.
   QuantizedTensor quantized(const WeightSource& source) const;
-  /// The dense weight, a copy.
+  /// The dense weight, a copy. Error where a number in it is not finite.
   torch::Tensor dense(const WeightSource& source) const;
   /// What a weight of that dtype in the files is converted to.
   torch::Dtype dtype_for(torch::Dtype stored) const;
@@ -65,6 +66,7 @@ class WeightReader {
   torch::Device device_;
   std::optional<QuantConfig> quant_;
   std::optional<torch::Dtype> compute_dtype_;
+  bool maps_;
 };
 
 }  // namespace lorapp::detail

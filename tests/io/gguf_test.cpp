@@ -86,7 +86,7 @@ TEST_CASE("gguf: keys and tensors come back as they were given, and the file is 
   const TemporaryFolder folder;
   const torch::Tensor matrix = random_rows(5, 96);
   {
-    detail::GgufWriter file(folder / "a.gguf");
+    lorapp::detail::GgufWriter file(folder / "a.gguf");
     file.set("a.text", std::string("über"));
     file.set("a.number", std::uint32_t{7});
     file.set("a.float", 0.5f);
@@ -118,7 +118,7 @@ TEST_CASE("gguf: keys and tensors come back as they were given, and the file is 
       torch::equal(content.tensors.at("matrix"), matrix.to(torch::kBFloat16).to(torch::kFloat32)));
   CHECK(torch::equal(content.tensors.at("again"), matrix.t()));
   {
-    detail::GgufWriter file(folder / "b.gguf");
+    lorapp::detail::GgufWriter file(folder / "b.gguf");
     file.declare("x", {2}, GgufType::f32);
     CHECK(contains(error_of([&] { file.write("y", matrix); }),
                    "y is not the tensor that comes next"));

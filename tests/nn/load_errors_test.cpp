@@ -88,6 +88,34 @@ TEST_SUITE("nn") {
         "model.layers.1.mlp.gate_proj.weight"));
   }
 
+  TEST_CASE("from_pretrained: a dense weight that is not finite, or not in the dtype, is named") {
+    const TemporaryFolder folder;
+    for (const torch::Dtype dtype : {torch::kFloat32, torch::kBFloat16, torch::kFloat16}) {
+      for (const float value : {INFINITY, -INFINITY, NAN}) {
+        auto model = toy_model();
+        {
+          const torch::NoGradGuard no_grad;
+          model->model()->norm->named_parameters()["weight"][7] = value;
+        }
+        model->to(dtype);
+        model->save_pretrained(folder / "m");
+        const std::string error =
+            error_of([&] { CausalLM::from_pretrained(folder / "m", {.dtype = dtype}); });
+        CHECK(contains(error, "model.norm.weight holds numbers that are not finite"));
+      }
+    }
+    auto large = toy_model();
+    {
+      const torch::NoGradGuard no_grad;
+      large->model()->norm->named_parameters()["weight"][7] = 1e30;
+    }
+    large->save_pretrained(folder / "large");
+    CHECK(CausalLM::from_pretrained(folder / "large") != nullptr);
+    CHECK(contains(
+        error_of([&] { CausalLM::from_pretrained(folder / "large", {.dtype = torch::kFloat16}); }),
+        "model.norm.weight holds numbers that are not finite once they are converted"));
+  }
+
   TEST_CASE(
       "from_pretrained: a folder that is not there or not a model is an error that names it") {
     const TemporaryFolder folder;

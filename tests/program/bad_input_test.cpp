@@ -156,7 +156,18 @@ TEST_SUITE("program") {
     check_refused(untouched, {"--device", "cuda"}, {"cuda"});
   }
 
-  TEST_CASE("bad input: a loss that is not finite names its step") {
+  TEST_CASE("bad input: a loss that is not finite names its step and where the last good one is") {
+    const World world;
+    const Outcome outcome = run_lorapp(world.finetune({"--learning-rate", "1e30"}));
+    CAPTURE(outcome.err);
+    CHECK(outcome.status == 1);
+    for (const char* part : {"step 2", "nan", "checkpoint-1"}) CHECK(contains(outcome.err, part));
+    for (const std::string& file : files_in(world.path("out"))) {
+      CHECK(file.starts_with("checkpoint-1/"));
+    }
+  }
+
+  TEST_CASE("bad input: a weight that is not finite is named") {
     check_refused(
         [](const World& world) {
           // One weight becomes NaN: the last bytes of the file are those of the last tensor.
@@ -164,7 +175,7 @@ TEST_SUITE("program") {
           bytes.replace(bytes.size() - 4, 4, std::string("\x00\x00\xc0\x7f", 4));
           world.folder().write("model/model.safetensors", bytes);
         },
-        {"--quant-type", "none"}, {"step 1", "nan"});
+        {"--quant-type", "none"}, {"model.norm.weight", "not finite"});
   }
 
   TEST_CASE("bad input: a prompt that fills the context, settings outside their range") {

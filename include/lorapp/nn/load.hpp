@@ -6,6 +6,7 @@
 
 #include <torch/types.h>
 
+#include <filesystem>
 #include <optional>
 
 namespace lorapp {
@@ -19,6 +20,10 @@ struct LoadOptions {
   /// or each tensor's own where that names none.
   std::optional<torch::Dtype> dtype = std::nullopt;
   torch::Device device = torch::kCPU;
+  /// A folder that keeps what quant_config makes of a model, so that the next start maps it in
+  /// instead of quantizing again; made where it is missing. Nothing is ever deleted from it: a
+  /// folder in it may be removed at any time. Empty: none.
+  std::filesystem::path quant_cache = {};
 };
 
 }  // namespace lorapp
