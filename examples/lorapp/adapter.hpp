@@ -27,8 +27,18 @@ struct LoraOptions {
   std::optional<double> lora_alpha{};
   std::optional<double> lora_dropout{};
   std::vector<std::string> target_modules{};
+  std::optional<std::string> target_modules_regex{};
+  std::vector<std::string> exclude_modules{};
+  std::vector<std::int64_t> layers_to_transform{};
+  std::vector<std::string> layers_pattern{};
+  std::vector<std::string> rank_pattern{};   // PATTERN=R
+  std::vector<std::string> alpha_pattern{};  // PATTERN=ALPHA
+  std::vector<std::string> modules_to_save{};
+  std::vector<std::string> trainable_token_indices{};  // ID,ID,… or MODULE=ID,ID,…
   std::optional<std::string> bias{};
+  std::optional<std::string> init_lora_weights{};
   bool use_rslora = false;
+  bool lora_bias = false;
 
   void add_to(CLI::App& app);
 
@@ -39,10 +49,17 @@ struct LoraOptions {
   /// an Error that lists them all. Dropout may differ.
   LoraConfig from_adapter(const std::filesystem::path& adapter) const;
 
+  /// What from_adapter could not see in a file: Error where `model` was made from `adapter`,
+  /// all-linear was asked for, and the adapter leaves layers out.
+  void check_targets(PeftModel& model, const std::string& adapter) const;
+
  private:
+  void add_layers_to(CLI::App& app);
   void apply_to(LoraConfig& config) const;
+  bool asks_all_linear() const;
 
   CLI::Option* use_rslora_option_ = nullptr;
+  CLI::Option* lora_bias_option_ = nullptr;
 };
 
 /// Says so where an adapter was made for a base of another name.

@@ -29,6 +29,7 @@ Command generate_command();
 Command eval_command();
 Command tokenize_command();
 Command quantize_command();
+Command convert_command();
 Command inspect_command();
 Command info_command();
 

@@ -70,6 +70,7 @@ std::string check_split(const std::string& text) {
 
 void Options::add_to(CLI::App& app) {
   model.add_to(app);
+  model.add_cache_to(app);
   data.add_to(app);
   auto* eval_file =
       app.add_option("--eval-data", eval_data, "Data file to evaluate on, in the same format");
@@ -212,6 +213,9 @@ std::unique_ptr<PeftModel> make_model(const Options& options,
   auto model = std::make_unique<PeftModel>(model_options.load(tokenizer, console),
                                            std::move(config), model_options.seed);
   if (!options.init_adapter.empty()) model->load_adapter_weights(options.init_adapter);
+  const std::string& from =
+      options.init_adapter.empty() ? options.resume_from_checkpoint : options.init_adapter;
+  if (!from.empty()) options.lora.check_targets(*model, from);
   model->print_trainable_parameters(console.progress());
   return model;
 }

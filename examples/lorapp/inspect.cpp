@@ -85,6 +85,22 @@ Json inspect_file(const fs::path& path) {
   return result;
 }
 
+/// The rest of an adapter's configuration, as far as it is set.
+void add_rare_fields(Json& result, const LoraConfig& config) {
+  const auto add = [&](const char* key, const auto& value) {
+    if (!value.empty()) result[key] = value;
+  };
+  add("rank_pattern", config.rank_pattern);
+  add("alpha_pattern", config.alpha_pattern);
+  add("exclude_modules", config.exclude_modules);
+  add("layers_to_transform", config.layers_to_transform);
+  add("layers_pattern", config.layers_pattern);
+  add("modules_to_save", config.modules_to_save);
+  add("trainable_token_indices", config.trainable_token_indices);
+  if (config.exclude_modules_regex) result["exclude_modules"] = *config.exclude_modules_regex;
+  if (config.lora_bias) result["lora_bias"] = true;
+}
+
 Json inspect_adapter(const fs::path& folder) {
   const LoraConfig config = LoraConfig::from_file(folder / "adapter_config.json");
   Json result = {{"kind", "adapter"},
@@ -100,6 +116,7 @@ Json inspect_adapter(const fs::path& folder) {
   } else {
     result["target_modules"] = config.target_modules;
   }
+  add_rare_fields(result, config);
   result["weights"] = summary(Checkpoint::open(folder / "adapter_model.safetensors"));
   result["parameters"] = result["weights"]["elements"];
   return result;
