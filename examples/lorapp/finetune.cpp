@@ -39,6 +39,8 @@ struct Options {
   LoraOptions lora{};
   TrainingArguments training{};
   std::string lr_scheduler_type{scheduler_name(SchedulerType::linear)};
+  std::string lr_scheduler_kwargs{};
+  std::optional<double> warmup_ratio{};
   std::string init_adapter{};
   std::string resume_from_checkpoint{};
   std::string eval_data{};
@@ -68,6 +70,14 @@ std::string check_split(const std::string& text) {
   return "expected a share below 1 or a whole number of rows, found \"" + text + "\"";
 }
 
+std::string check_ratio(const std::string& text) {
+  double value = 0;
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, value);
+  if (error == std::errc{} && stop == end && value >= 0 && value < 1) return {};
+  return "expected a share of all steps, 0 or more and below 1, found \"" + text + "\"";
+}
+
 void Options::add_to(CLI::App& app) {
   model.add_to(app);
   model.add_cache_to(app);
@@ -83,7 +93,8 @@ void Options::add_to(CLI::App& app) {
                               "Start from this adapter folder, whose configuration rules");
   add_training_to(app);
   app.add_option("--resume-from-checkpoint", resume_from_checkpoint,
-                 "Continue from a checkpoint folder; last: the newest in the output folder")
+                 "Continue from a checkpoint folder, also one of transformers' Trainer; last: the "
+                 "newest in the output folder")
       ->excludes(init);
   auto* half = app.add_flag("--fp16", fp16,
                             "Accepted for the tutorial's sake; a CPU computes in another type");
@@ -111,23 +122,35 @@ void Options::add_training_to(CLI::App& app) {
       ->capture_default_str()
       ->check(CLI::IsMember({"linear", "cosine", "cosine_with_restarts", "polynomial", "constant",
                              "constant_with_warmup", "inverse_sqrt"}));
-  add("--warmup-steps", t.warmup_steps, "Steps of linear rise; below 1: a share of all");
+  app.add_option("--lr-scheduler-kwargs", lr_scheduler_kwargs,
+                 "Its own options as JSON, e.g. {\"num_cycles\": 2}");
+  auto* warmup =
+      add("--warmup-steps", t.warmup_steps, "Steps of linear rise; below 1: a share of all");
+  app.add_option("--warmup-ratio", warmup_ratio, "The same as a share, as transformers 4 names it")
+      ->check(CLI::Validator(check_ratio, "[0,1)"))
+      ->excludes(warmup);
   add("--weight-decay", t.weight_decay, "AdamW's");
   add("--adam-beta1", t.adam_beta1, "AdamW's");
   add("--adam-beta2", t.adam_beta2, "AdamW's");
   add("--adam-epsilon", t.adam_epsilon, "AdamW's");
   add("--max-grad-norm", t.max_grad_norm, "Longer gradients are scaled down to it; 0: never");
   add("--logging-steps", t.logging_steps, "Steps between log entries; below 1: a share of all");
+  add("--logging-strategy", t.logging_strategy, "When log entries are made")
+      ->check(CLI::IsMember({"steps", "epoch", "no"}));
   app.add_flag("--logging-first-step", t.logging_first_step, "Log the first step as well");
   add("--save-steps", t.save_steps, "Steps between checkpoints; below 1: a share of all");
   add("--save-strategy", t.save_strategy, "When checkpoints are written")
       ->check(CLI::IsMember({"steps", "epoch", "no"}));
   add("--save-total-limit", t.save_total_limit, "Checkpoints kept, the newest; 0: all");
+  app.add_flag(
+      "--torch-checkpoints", t.torch_checkpoints,
+      "Checkpoints that transformers' Trainer resumes from: also optimizer.pt, scheduler.pt");
   app.add_option("--eval-steps", eval_steps, "Steps between evaluations; below 1: a share of all")
       ->default_str("each epoch");
   add("--per-device-eval-batch-size", t.per_device_eval_batch_size,
       "Examples of an evaluation pass");
   add_switch(app, "shuffle", t.shuffle, "Each epoch in the order of torch.randperm(seed + epoch)");
+  app.add_option("--data-seed", t.data_seed, "Seed of the data order; by default --seed");
   add_switch(app, "gradient-checkpointing", t.gradient_checkpointing,
              "Recompute activations in the backward pass, for less memory");
 }
@@ -136,6 +159,14 @@ TrainingArguments Options::arguments() const {
   TrainingArguments arguments = training;
   arguments.seed = model.seed;
   arguments.lr_scheduler_type = parse_scheduler_type(lr_scheduler_type);
+  if (!lr_scheduler_kwargs.empty()) {
+    try {
+      arguments.lr_scheduler_kwargs = parse_scheduler_options(lr_scheduler_kwargs);
+    } catch (const Error& error) {
+      throw CLI::ValidationError("--lr-scheduler-kwargs", error.what());
+    }
+  }
+  if (warmup_ratio) arguments.warmup_steps = *warmup_ratio;
   if (eval_steps && !evaluates()) {
     throw CLI::ValidationError("--eval-steps", "needs --eval-data or --eval-split");
   }

@@ -1,5 +1,6 @@
 // checkpoint-<step> folders: what is trained, written whole, found again, rotated.
 #include "atomic_file.hpp"
+#include "train/torch_checkpoint.hpp"
 
 #include <lorapp/error.hpp>
 #include <lorapp/io/checkpoint.hpp>
@@ -82,6 +83,7 @@ void check_same_plan(const TrainingArguments& then,
   compare("gradient_accumulation_steps", then.gradient_accumulation_steps,
           now.gradient_accumulation_steps);
   compare("seed", then.seed, now.seed);
+  compare("data_seed", then.data_seed.value_or(then.seed), now.data_seed.value_or(now.seed));
   compare("shuffle", then.shuffle, now.shuffle);
   compare("the number of examples", progress.num_examples, num_examples);
   problems.throw_if_any();
@@ -177,6 +179,10 @@ std::filesystem::path save_checkpoint(const CausalLM& model,
   state.save(folder.path() / kStateName);
   args.save(folder.path() / kArgumentsName);
   progress.save(folder.path() / kProgressName);
+  if (args.torch_checkpoints) {
+    detail::save_torch_state(folder.path(), optimizer, schedule_of(args, state.max_steps),
+                             state.global_step);
+  }
   folder.commit();
 
   if (args.save_total_limit > 0) {
@@ -188,21 +194,37 @@ std::filesystem::path save_checkpoint(const CausalLM& model,
   return target;
 }
 
-LoadedCheckpoint load_checkpoint(const std::filesystem::path& dir,
-                                 CausalLM& model,
-                                 AdamW& optimizer,
-                                 const TrainingArguments& args,
-                                 std::int64_t num_examples) {
-  LoadedCheckpoint loaded;
-  loaded.state = TrainerState::from_file(dir / kStateName);
-  loaded.progress = TrainingProgress::from_file(dir / kProgressName);
-  check_same_plan(TrainingArguments::from_file(dir / kArgumentsName), args, loaded.progress,
-                  num_examples, dir);
+bool is_torch_checkpoint(const std::filesystem::path& dir) {
+  std::error_code ignored;
+  return std::filesystem::exists(dir / detail::kTorchOptimizerName, ignored) &&
+         !std::filesystem::exists(dir / kProgressName, ignored);
+}
+
+void detail::load_trained_weights(CausalLM& model, const std::filesystem::path& dir) {
   if (auto* adapted = dynamic_cast<PeftModel*>(&model)) {
     adapted->load_adapter_weights(dir);
   } else {
     load_plain_weights(model, dir);
   }
+}
+
+LoadedCheckpoint load_checkpoint(const std::filesystem::path& dir,
+                                 CausalLM& model,
+                                 AdamW& optimizer,
+                                 const TrainingArguments& args,
+                                 std::int64_t num_examples) {
+  if (is_torch_checkpoint(dir)) {
+    LoadedCheckpoint loaded;
+    loaded.state = detail::load_torch_checkpoint(dir, model, optimizer, args, num_examples);
+    loaded.progress.last_logged_step = loaded.state.global_step;
+    return loaded;
+  }
+  LoadedCheckpoint loaded;
+  loaded.state = TrainerState::from_file(dir / kStateName);
+  loaded.progress = TrainingProgress::from_file(dir / kProgressName);
+  check_same_plan(TrainingArguments::from_file(dir / kArgumentsName), args, loaded.progress,
+                  num_examples, dir);
+  detail::load_trained_weights(model, dir);
   optimizer.load(dir / kOptimizerName);
   LORAPP_CHECK(optimizer.num_steps() == loaded.state.global_step, kOp, dir.string(), ": ",
                kOptimizerName, " has done ", optimizer.num_steps(), " steps but ", kStateName,

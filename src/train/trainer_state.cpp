@@ -5,8 +5,11 @@
 #include <lorapp/train/callbacks.hpp>
 #include <lorapp/train/checkpoints.hpp>
 
-#include <set>
+#include <cmath>
+#include <limits>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 
 namespace lorapp {
@@ -24,9 +27,48 @@ bool is_count(const std::string& key) { return key == "step" || key == "num_inpu
 json entry_to_json(const LogEntry& entry) {
   json object = json::object();
   for (const auto& [key, value] : entry) {
-    object[key] = is_count(key) ? json(static_cast<std::int64_t>(value)) : json(value);
+    if (!std::isfinite(value)) {
+      object[key] = nullptr;
+    } else {
+      object[key] = is_count(key) ? json(static_cast<std::int64_t>(value)) : json(value);
+    }
   }
   return object;
+}
+
+template <class T>
+json value_or_null(const std::optional<T>& value) {
+  return value ? json(*value) : json();
+}
+
+// Python's json writes NaN, Infinity and -Infinity, which are no JSON, for such numbers: null.
+std::string without_nan(const std::string& text) {
+  std::string out;
+  out.reserve(text.size());
+  bool in_string = false;
+  for (std::size_t i = 0; i < text.size();) {
+    const char c = text[i];
+    if (in_string && c == '\\' && i + 1 < text.size()) {
+      out.append(text, i, 2);
+      i += 2;
+      continue;
+    }
+    if (c == '"') in_string = !in_string;
+    std::size_t length = 0;
+    if (!in_string) {
+      for (const std::string_view word : {"NaN", "-Infinity", "Infinity"}) {
+        if (length == 0 && text.compare(i, word.size(), word) == 0) length = word.size();
+      }
+    }
+    if (length > 0) {
+      out += "null";
+      i += length;
+    } else {
+      out += c;
+      ++i;
+    }
+  }
+  return out;
 }
 
 }  // namespace
@@ -35,9 +77,9 @@ TrainerCallback::~TrainerCallback() = default;
 
 void TrainerState::save(const std::filesystem::path& path) const {
   json object;
-  object["best_global_step"] = nullptr;
-  object["best_metric"] = nullptr;
-  object["best_model_checkpoint"] = nullptr;
+  object["best_global_step"] = value_or_null(best_global_step);
+  object["best_metric"] = value_or_null(best_metric);
+  object["best_model_checkpoint"] = value_or_null(best_model_checkpoint);
   object["epoch"] = epoch;
   object["eval_steps"] = eval_steps;
   object["global_step"] = global_step;
@@ -67,7 +109,10 @@ void TrainerState::save(const std::filesystem::path& path) const {
 }
 
 TrainerState TrainerState::from_file(const std::filesystem::path& path) {
-  const json object = detail::read_json_object(path, kStateOp);
+  const json object = detail::parse_json(without_nan(detail::read_text_file(path, kStateOp)),
+                                         kStateOp, path.string());
+  LORAPP_CHECK(object.is_object(), kStateOp, path.string(), " holds ", detail::describe(object),
+               "; expected an object");
   Problems problems(kStateOp, path.string());
   TrainerState state;
   const auto count = [&](const char* key) { return detail::get_int(object, key, problems, 0); };
@@ -85,6 +130,9 @@ TrainerState TrainerState::from_file(const std::filesystem::path& path) {
   state.num_train_epochs = count("num_train_epochs");
   state.num_input_tokens_seen = count("num_input_tokens_seen");
   state.total_flos = detail::get_double(object, "total_flos", problems, 0);
+  state.best_metric = detail::find_double(object, "best_metric", problems);
+  state.best_global_step = detail::find_int(object, "best_global_step", problems, 0);
+  state.best_model_checkpoint = detail::find_string(object, "best_model_checkpoint", problems);
   const json* history = detail::Keys("log_history").find(object);
   if (history == nullptr || !history->is_array()) {
     problems.add("log_history is missing or not a list");
@@ -98,6 +146,8 @@ TrainerState TrainerState::from_file(const std::filesystem::path& path) {
       for (const auto& item : (*history)[i].items()) {
         if (item.value().is_number()) {
           entry[item.key()] = item.value().get<double>();
+        } else if (item.value().is_null()) {
+          entry[item.key()] = std::numeric_limits<double>::quiet_NaN();
         } else {
           problems.add("log_history[", i, "].", item.key(), " is ", detail::describe(item.value()),
                        "; expected a number");
@@ -114,7 +164,7 @@ void TrainingProgress::save(const std::filesystem::path& path) const {
   json object;
   object["format_version"] = 1;
   object["last_logged_step"] = last_logged_step;
-  object["last_window_hash"] = last_window_hash;
+  object["last_window_hash"] = value_or_null(last_window_hash);
   object["loss_since_log"] = loss_since_log;
   object["num_examples"] = num_examples;
   detail::write_json_file(path, object);
@@ -128,11 +178,13 @@ TrainingProgress TrainingProgress::from_file(const std::filesystem::path& path) 
   progress.last_logged_step = detail::get_int(object, "last_logged_step", problems, 0);
   progress.loss_since_log = detail::get_double(object, "loss_since_log", problems);
   progress.num_examples = detail::get_int(object, "num_examples", problems, 1);
-  const json* hash = detail::Keys("last_window_hash").find(object);
-  if (hash != nullptr && hash->is_number_unsigned()) {
-    progress.last_window_hash = hash->get<std::uint64_t>();
-  } else {
-    problems.add("last_window_hash is missing or not an integer, 0 or more");
+  if (const json* hash = detail::Keys("last_window_hash").find(object)) {
+    if (hash->is_number_unsigned()) {
+      progress.last_window_hash = hash->get<std::uint64_t>();
+    } else {
+      problems.add("last_window_hash is ", detail::describe(*hash),
+                   "; expected an integer, 0 or more");
+    }
   }
   problems.throw_if_any();
   return progress;

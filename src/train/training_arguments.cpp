@@ -10,7 +10,9 @@
 #include <array>
 #include <cerrno>
 #include <cmath>
+#include <optional>
 #include <set>
+#include <string_view>
 #include <system_error>
 #include <utility>
 
@@ -63,6 +65,8 @@ void for_each_field(Args& args, F&& f) {
   f("adam_beta1", args.adam_beta1);
   f("adam_beta2", args.adam_beta2);
   f("adam_epsilon", args.adam_epsilon);
+  f("logging_strategy", args.logging_strategy);
+  f("torch_checkpoints", args.torch_checkpoints);
 }
 
 struct FieldReader {
@@ -87,6 +91,11 @@ struct FieldReader {
     field = detail::get_int_or(object, name, problems, field);
   }
   void operator()(const char* name, std::uint64_t& field) const {
+    std::optional<std::uint64_t> value;
+    (*this)(name, value);
+    if (value) field = *value;
+  }
+  void operator()(const char* name, std::optional<std::uint64_t>& field) const {
     known.insert(name);
     if (const json* value = detail::Keys(name).find(object)) {
       if (value->is_number_unsigned()) {
@@ -97,6 +106,20 @@ struct FieldReader {
     }
   }
 };
+
+SchedulerOptions read_scheduler_options(const json& kwargs, Problems& problems) {
+  SchedulerOptions options;
+  options.num_cycles = detail::find_double(kwargs, "num_cycles", problems);
+  options.timescale = detail::find_int(kwargs, "timescale", problems);
+  options.lr_end = detail::get_double_or(kwargs, "lr_end", problems, options.lr_end);
+  options.power = detail::get_double_or(kwargs, "power", problems, options.power);
+  for (const auto& item : kwargs.items()) {
+    if (!std::set<std::string>{"num_cycles", "timescale", "lr_end", "power"}.contains(item.key())) {
+      problems.add("unknown key lr_scheduler_kwargs.", item.key());
+    }
+  }
+  return options;
+}
 
 void check_strategy(Problems& problems, const char* name, const std::string& value) {
   if (value != "no" && value != "steps" && value != "epoch") {
@@ -138,6 +161,16 @@ SchedulerType parse_scheduler_type(std::string_view name) {
     names += (names.empty() ? "" : ", ") + std::string(known);
   }
   detail::fail(kOp, "lr_scheduler_type is \"" + std::string(name) + "\"; expected one of " + names);
+}
+
+SchedulerOptions parse_scheduler_options(std::string_view text) {
+  const json kwargs = detail::parse_json(text, kOp, "lr_scheduler_kwargs");
+  LORAPP_CHECK(kwargs.is_object(), kOp, "lr_scheduler_kwargs is ", detail::describe(kwargs),
+               "; expected an object such as {\"num_cycles\": 2}");
+  Problems problems(kOp, "lr_scheduler_kwargs");
+  const SchedulerOptions options = read_scheduler_options(kwargs, problems);
+  problems.throw_if_any();
+  return options;
 }
 
 void TrainingArguments::validate() const {
@@ -198,6 +231,7 @@ void TrainingArguments::validate() const {
   steps("warmup_steps", warmup_steps, true);
   at_least("save_total_limit", save_total_limit, 0);
   not_negative("weight_decay", weight_decay);
+  check_strategy(problems, "logging_strategy", logging_strategy);
   check_strategy(problems, "save_strategy", save_strategy);
   check_strategy(problems, "eval_strategy", eval_strategy);
   batch("per_device_eval_batch_size", per_device_eval_batch_size);
@@ -234,7 +268,9 @@ TrainingArguments TrainingArguments::from_file(const std::filesystem::path& path
   Problems problems(kOp, path.string());
   TrainingArguments args;
   std::set<std::string> known = {"lr_scheduler_type", "lr_scheduler_kwargs"};
-  for_each_field(args, FieldReader{object, problems, known});
+  const FieldReader reader{object, problems, known};
+  for_each_field(args, reader);
+  reader("data_seed", args.data_seed);
   if (const auto name = detail::find_string(object, "lr_scheduler_type", problems)) {
     try {
       args.lr_scheduler_type = parse_scheduler_type(*name);
@@ -243,17 +279,7 @@ TrainingArguments TrainingArguments::from_file(const std::filesystem::path& path
     }
   }
   if (const json* kwargs = detail::find_object(object, "lr_scheduler_kwargs", problems)) {
-    SchedulerOptions& options = args.lr_scheduler_kwargs;
-    options.num_cycles = detail::find_double(*kwargs, "num_cycles", problems);
-    options.timescale = detail::find_int(*kwargs, "timescale", problems);
-    options.lr_end = detail::get_double_or(*kwargs, "lr_end", problems, options.lr_end);
-    options.power = detail::get_double_or(*kwargs, "power", problems, options.power);
-    for (const auto& item : kwargs->items()) {
-      if (!std::set<std::string>{"num_cycles", "timescale", "lr_end", "power"}.contains(
-              item.key())) {
-        problems.add("unknown key lr_scheduler_kwargs.", item.key());
-      }
-    }
+    args.lr_scheduler_kwargs = read_scheduler_options(*kwargs, problems);
   }
   for (const auto& item : object.items()) {
     if (!known.contains(item.key())) problems.add("unknown key ", item.key());
@@ -265,6 +291,7 @@ TrainingArguments TrainingArguments::from_file(const std::filesystem::path& path
 void TrainingArguments::save(const std::filesystem::path& path) const {
   json object = json::object();
   for_each_field(*this, [&object](const char* name, const auto& field) { object[name] = field; });
+  if (data_seed) object["data_seed"] = *data_seed;
   object["lr_scheduler_type"] = scheduler_name(lr_scheduler_type);
   const SchedulerOptions& options = lr_scheduler_kwargs;
   json kwargs = {{"lr_end", options.lr_end}, {"power", options.power}};

@@ -131,6 +131,52 @@ TEST_SUITE("program") {
     CHECK(losses(world.path("parts")) == losses(world.path("whole")));
   }
 
+  TEST_CASE(
+      "finetune: --torch-checkpoints leaves what transformers' Trainer and lorapp go on from") {
+    const World world;
+    const Arguments steps = {"--logging-steps", "1", "--save-steps", "1", "--torch-checkpoints"};
+    REQUIRE(run_lorapp(world.finetune(steps, "whole")).status == 0);
+    REQUIRE(run_lorapp(world.finetune(steps, "parts")).status == 0);
+    fs::remove_all(world.path("parts/checkpoint-2"));
+    // As a run in Python would have left it.
+    for (const char* own : {"optimizer.safetensors", "progress.json", "training_args.json"}) {
+      REQUIRE(fs::remove(world.path("parts/checkpoint-1") / own));
+    }
+    Arguments resume = steps;
+    resume.insert(resume.end(), {"--resume-from-checkpoint", world.path("parts/checkpoint-1")});
+    const Outcome outcome = run_lorapp(world.finetune(resume, "parts"));
+    CAPTURE(outcome.err);
+    REQUIRE(outcome.status == 0);
+    CHECK(read_file(world.path("parts/adapter_model.safetensors")) ==
+          read_file(world.path("whole/adapter_model.safetensors")));
+    CHECK(losses(world.path("parts")) == losses(world.path("whole")));
+
+    resume.insert(resume.end(), {"--weight-decay", "0.5"});
+    const Outcome other = run_lorapp(world.finetune(resume, "parts"));
+    CHECK(other.status == 1);
+    CHECK(contains(other.err, "weight_decay was 0 "));
+  }
+
+  TEST_CASE("finetune: a schedule's own options are JSON, and a wrong one is a usage error") {
+    const World world;
+    const auto with = [&](const Arguments& more, const std::string& output) {
+      Arguments arguments = {"--lr-scheduler-type", "cosine_with_restarts"};
+      arguments.insert(arguments.end(), more.begin(), more.end());
+      return run_lorapp(world.finetune(arguments, output));
+    };
+    REQUIRE(with({"--lr-scheduler-kwargs", R"({"num_cycles": 2})", "--warmup-ratio", "0.1"}, "out")
+                .status == 0);
+    const Json written = json_file(world.path("out/training_args.json"));
+    CHECK(written["lr_scheduler_kwargs"]["num_cycles"] == 2);
+    CHECK(written["warmup_steps"] == 0.1);
+    const Outcome unknown = with({"--lr-scheduler-kwargs", R"({"num_cycle": 2})"}, "unknown");
+    CHECK(unknown.status == 2);
+    CHECK(contains(unknown.err, "lr_scheduler_kwargs.num_cycle"));
+    CHECK(with({"--lr-scheduler-kwargs", "2 cycles"}, "text").status == 2);
+    CHECK(with({"--warmup-ratio", "1.5"}, "ratio").status == 2);
+    CHECK(with({"--warmup-ratio", "0.1", "--warmup-steps", "3"}, "twice").status == 2);
+  }
+
   TEST_CASE("finetune: a signal saves the state and ends with 130 or 143") {
     for (const auto& [signal, status] : {std::pair{SIGINT, 130}, std::pair{SIGTERM, 143}}) {
       const World world;

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <string>
@@ -46,6 +47,10 @@ inline double clip_factor(double norm, double max_norm) {
 /// True if transformers' Trainer applies weight decay to a parameter of this name: it is no bias
 /// and belongs to no norm.
 LORAPP_API bool has_weight_decay(const std::string& parameter_name);
+
+/// The order in which transformers' Trainer numbers parameters of these names: those with weight
+/// decay first, each kind in the order in which PEFT's model holds them. Indices of `names`.
+LORAPP_API std::vector<std::size_t> torch_parameter_order(const std::vector<std::string>& names);
 
 /// The optimizer. While it lives, the gradient of each of its float32 parameters is a view into its
 /// buffer, so backward passes add up there.
@@ -86,6 +91,15 @@ class LORAPP_API AdamW {
   void save(const std::filesystem::path& path) const;
   void load(const std::filesystem::path& path);
 
+  /// Reads optimizer.pt as transformers' Trainer writes it (torch.save of torch.optim.AdamW). A
+  /// file that does not fit these parameters, or whose betas, epsilon or weight decay are others,
+  /// is one Error that lists every problem and changes nothing. Nothing of it is executed.
+  void load_torch(const std::filesystem::path& path);
+  /// Writes such a file. `learning_rate` is that of the next step.
+  void save_torch(const std::filesystem::path& path,
+                  double learning_rate,
+                  double initial_learning_rate) const;
+
  private:
   struct Slot {
     std::string name;
@@ -95,6 +109,8 @@ class LORAPP_API AdamW {
     torch::Tensor master;    // float32; undefined for a float32 parameter
     double weight_decay;
   };
+
+  std::vector<std::size_t> torch_order() const;
 
   Options options_;
   std::vector<Slot> slots_;

@@ -12,6 +12,7 @@
 #include <filesystem>
 #include <iosfwd>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -34,7 +35,13 @@ struct LORAPP_API TrainerState {
   std::int64_t num_input_tokens_seen = 0;  ///< ids of all examples trained on
   double total_flos = 0;                   ///< 6 · tokens · parameters without the embedding
   std::vector<LogEntry> log_history;
+  // Of a run in Python that looked for its best checkpoint; kept as they were.
+  std::optional<double> best_metric = {};
+  std::optional<std::int64_t> best_global_step = {};
+  std::optional<std::string> best_model_checkpoint = {};
 
+  /// Reads the file of lorapp or of transformers, where a value may be NaN or Infinity; such a log
+  /// value, and a null, becomes NaN.
   static TrainerState from_file(const std::filesystem::path& path);
   void save(const std::filesystem::path& path) const;
 };

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19,8 +20,9 @@ namespace lorapp {
 /// progress.json: what continuing bit for bit needs beyond trainer_state.json. Dropout and data
 /// order have no state: both are functions of the seed and the step.
 struct LORAPP_API TrainingProgress {
-  std::int64_t num_examples = 0;       ///< of the data set
-  std::uint64_t last_window_hash = 0;  ///< of the ids and labels of the last step
+  std::int64_t num_examples = 0;  ///< of the data set
+  /// Of the ids and labels of the last step; transformers' checkpoints have none.
+  std::optional<std::uint64_t> last_window_hash = {};
   std::int64_t last_logged_step = 0;
   double loss_since_log = 0;  ///< sum of the losses of the steps since
 
@@ -54,9 +56,14 @@ struct LoadedCheckpoint {
   TrainingProgress progress;
 };
 
-/// Reads a checkpoint into the model and the optimizer. An argument that places the data
-/// differently than the checkpoint's run did (batch size, accumulation, seed, shuffle, the number
-/// of examples) is an Error.
+/// True for a checkpoint of transformers' Trainer: it has an optimizer.pt, and no progress.json.
+LORAPP_API bool is_torch_checkpoint(const std::filesystem::path& dir);
+
+/// Reads a checkpoint into the model and the optimizer, lorapp's own or one of transformers'
+/// Trainer, whose files are then compared with the arguments: what they do not fit (also the
+/// learning rate, and the epoch that the batches lead to) is one Error. An argument that places the
+/// data differently than the checkpoint's run did (batch size, accumulation, seed, shuffle, the
+/// number of examples) is an Error.
 LORAPP_API LoadedCheckpoint load_checkpoint(const std::filesystem::path& dir,
                                             CausalLM& model,
                                             AdamW& optimizer,

@@ -7,6 +7,7 @@
 #include <lorapp/data/example.hpp>
 #include <lorapp/data/permutation.hpp>
 #include <lorapp/peft/dropout.hpp>
+#include <lorapp/train/training_arguments.hpp>
 
 #include <algorithm>
 #include <concepts>
@@ -80,6 +81,11 @@ struct DataPlan {
   std::uint64_t seed = 0;
   bool shuffle = true;
 
+  static DataPlan of(const TrainingArguments& args, std::int64_t num_examples) {
+    return {num_examples, args.per_device_train_batch_size, args.gradient_accumulation_steps,
+            args.data_seed.value_or(args.seed), args.shuffle};
+  }
+
   std::int64_t micro_batches() const { return (num_examples + batch_size - 1) / batch_size; }
   std::int64_t windows() const { return (micro_batches() + accumulation - 1) / accumulation; }
 
@@ -95,6 +101,12 @@ struct DataPlan {
   std::int64_t first_micro_batch(std::int64_t window) const { return window * accumulation; }
   std::int64_t end_micro_batch(std::int64_t window) const {
     return std::min((window + 1) * accumulation, micro_batches());
+  }
+
+  /// TrainerState::epoch after a window of an epoch.
+  double epoch_after(std::int64_t epoch, std::int64_t window) const {
+    return static_cast<double>(epoch) +
+           static_cast<double>(end_micro_batch(window)) / static_cast<double>(micro_batches());
   }
 
   /// The micro-batches of a window.

@@ -45,6 +45,10 @@ struct SchedulerOptions {
   friend bool operator==(const SchedulerOptions&, const SchedulerOptions&) = default;
 };
 
+/// Reads options from JSON, as transformers' command line takes them: {"num_cycles": 2}. An Error
+/// lists every key that is unknown or wrong.
+LORAPP_API SchedulerOptions parse_scheduler_options(std::string_view json);
+
 /// A schedule for `max_steps` optimizer steps, the first `warmup_steps` of which rise linearly from
 /// 0 (constant ignores them).
 struct Schedule {

@@ -170,23 +170,8 @@ class Trainer {
   void plan() {
     args_.validate();
     LORAPP_CHECK(train_set_.size() > 0, "trainer", "the training data set is empty");
-    data_ = {train_set_.size(), args_.per_device_train_batch_size,
-             args_.gradient_accumulation_steps, args_.seed, args_.shuffle};
-    const auto windows = static_cast<double>(data_.windows());
-    schedule_.type = args_.lr_scheduler_type;
-    schedule_.learning_rate = args_.learning_rate;
-    schedule_.options = args_.lr_scheduler_kwargs;
-    schedule_.max_steps =
-        args_.max_steps > 0
-            ? args_.max_steps
-            : static_cast<std::int64_t>(std::ceil(args_.num_train_epochs * windows));
-    schedule_.warmup_steps = resolve_steps(args_.warmup_steps);
-  }
-
-  /// A number of steps as it is, or a fraction below 1 of all of them.
-  std::int64_t resolve_steps(double steps) const {
-    if (steps >= 1) return static_cast<std::int64_t>(steps);
-    return static_cast<std::int64_t>(std::ceil(steps * static_cast<double>(schedule_.max_steps)));
+    data_ = detail::DataPlan::of(args_, train_set_.size());
+    schedule_ = schedule_of(args_, max_steps_of(args_, data_.windows()));
   }
 
   /// A fresh state, or that of a checkpoint; and the output folder.
@@ -208,9 +193,9 @@ class Trainer {
     }
     progress_.num_examples = data_.num_examples;
     state_.max_steps = schedule_.max_steps;
-    state_.logging_steps = resolve_steps(args_.logging_steps);
-    state_.eval_steps = resolve_steps(args_.eval_steps);
-    state_.save_steps = resolve_steps(args_.save_steps);
+    state_.logging_steps = resolve_steps(args_.logging_steps, schedule_.max_steps);
+    state_.eval_steps = resolve_steps(args_.eval_steps, schedule_.max_steps);
+    state_.save_steps = resolve_steps(args_.save_steps, schedule_.max_steps);
     state_.train_batch_size = args_.per_device_train_batch_size;
     state_.num_train_epochs = (schedule_.max_steps + data_.windows() - 1) / data_.windows();
 
@@ -264,8 +249,7 @@ class Trainer {
     optimizer.step(step.learning_rate, clip_factor(step.grad_norm, args_.max_grad_norm));
     last_step_end_ = std::chrono::steady_clock::now();
     ++state_.global_step;
-    state_.epoch = static_cast<double>(epoch) +
-                   static_cast<double>(end) / static_cast<double>(data_.micro_batches());
+    state_.epoch = data_.epoch_after(epoch, window);
     state_.num_input_tokens_seen += step.tokens;
     state_.total_flos += flos_per_token_ * static_cast<double>(step.tokens);
     progress_.loss_since_log += step.loss;
@@ -277,25 +261,19 @@ class Trainer {
   void finish_step(AdamW& optimizer, const Step& step) {
     const std::int64_t now = state_.global_step;
     const bool at_end = now >= schedule_.max_steps;
-    control_.should_log = now % state_.logging_steps == 0 || (now == 1 && args_.logging_first_step);
+    last_step_ = step;
+    control_.should_log = (args_.logging_strategy == "steps" && now % state_.logging_steps == 0) ||
+                          (now == 1 && args_.logging_first_step);
     control_.should_evaluate =
         args_.eval_strategy == "steps" && (now % state_.eval_steps == 0 || at_end);
     control_.should_save =
         args_.save_strategy == "steps" && (now % state_.save_steps == 0 || at_end);
     tell([&](TrainerCallback& callback) { callback.on_step_end(args_, state_, control_); });
-    if (control_.should_log) {
-      const auto steps = static_cast<double>(now - progress_.last_logged_step);
-      LogEntry entry = {{"loss", progress_.loss_since_log / steps},
-                        {"grad_norm", step.grad_norm},
-                        {"learning_rate", step.learning_rate}};
-      progress_.loss_since_log = 0;
-      progress_.last_logged_step = now;
-      log(std::move(entry));
-    }
     do_what_is_due(optimizer);
   }
 
   void finish_epoch(AdamW& optimizer) {
+    control_.should_log = args_.logging_strategy == "epoch";
     control_.should_evaluate = args_.eval_strategy == "epoch";
     control_.should_save = args_.save_strategy == "epoch";
     tell([&](TrainerCallback& callback) { callback.on_epoch_end(args_, state_, control_); });
@@ -303,6 +281,15 @@ class Trainer {
   }
 
   void do_what_is_due(AdamW& optimizer) {
+    const std::int64_t unlogged = state_.global_step - progress_.last_logged_step;
+    if (std::exchange(control_.should_log, false) && unlogged > 0) {
+      LogEntry entry = {{"loss", progress_.loss_since_log / static_cast<double>(unlogged)},
+                        {"grad_norm", last_step_.grad_norm},
+                        {"learning_rate", last_step_.learning_rate}};
+      progress_.loss_since_log = 0;
+      progress_.last_logged_step = state_.global_step;
+      log(std::move(entry));
+    }
     if (std::exchange(control_.should_evaluate, false)) {
       const auto begin = std::chrono::steady_clock::now();
       const LossResult result = evaluate();
@@ -324,7 +311,6 @@ class Trainer {
   }
 
   void log(LogEntry entry) {
-    control_.should_log = false;
     entry["epoch"] = state_.epoch;
     entry["step"] = static_cast<double>(state_.global_step);
     state_.log_history.push_back(std::move(entry));
@@ -357,7 +343,8 @@ class Trainer {
 
   /// Error unless the step before the checkpoint read what the same step reads now.
   void check_same_data(const std::filesystem::path& checkpoint) const {
-    if (state_.global_step == 0) return;
+    // A checkpoint of transformers' Trainer has no hash.
+    if (state_.global_step == 0 || !progress_.last_window_hash) return;
     const std::int64_t last = state_.global_step - 1;
     const std::vector<Batch> batches =
         data_.read_window(train_set_, data_.order(last / data_.windows()), last % data_.windows());
@@ -382,6 +369,7 @@ class Trainer {
   TrainingProgress progress_;
   TrainerControl control_;
   std::int64_t last_saved_step_ = -1;
+  Step last_step_;
   double flos_per_token_ = 0;
   std::chrono::steady_clock::time_point last_step_end_;
 };

@@ -5,9 +5,12 @@
 #include <lorapp/export.hpp>
 #include <lorapp/train/schedule.hpp>
 
+#include <cmath>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
+#include <string_view>
 
 namespace lorapp {
 
@@ -42,6 +45,10 @@ struct LORAPP_API TrainingArguments {
   double adam_beta2 = 0.999;
   double adam_epsilon = 1e-8;
   SchedulerOptions lr_scheduler_kwargs = {};
+  std::string logging_strategy = "steps";       ///< "steps", "epoch" or "no"
+  std::optional<std::uint64_t> data_seed = {};  ///< of the data order instead of `seed`
+  /// Checkpoints also hold optimizer.pt and scheduler.pt, with which transformers' Trainer resumes.
+  bool torch_checkpoints = false;
 
   /// Throws one Error that lists every value that is wrong.
   void validate() const;
@@ -56,5 +63,26 @@ struct LORAPP_API TrainingArguments {
 
   friend bool operator==(const TrainingArguments&, const TrainingArguments&) = default;
 };
+
+/// A number of steps as it is, or a fraction below 1 of all of them, rounded up.
+inline std::int64_t resolve_steps(double steps, std::int64_t max_steps) {
+  if (steps >= 1) return static_cast<std::int64_t>(steps);
+  return static_cast<std::int64_t>(std::ceil(steps * static_cast<double>(max_steps)));
+}
+
+/// Optimizer steps of a whole run whose epochs have `windows` of them.
+inline std::int64_t max_steps_of(const TrainingArguments& args, std::int64_t windows) {
+  if (args.max_steps > 0) return args.max_steps;
+  return static_cast<std::int64_t>(std::ceil(args.num_train_epochs * static_cast<double>(windows)));
+}
+
+/// The learning rates of a run of `max_steps`.
+inline Schedule schedule_of(const TrainingArguments& args, std::int64_t max_steps) {
+  return {.type = args.lr_scheduler_type,
+          .learning_rate = args.learning_rate,
+          .warmup_steps = resolve_steps(args.warmup_steps, max_steps),
+          .max_steps = max_steps,
+          .options = args.lr_scheduler_kwargs};
+}
 
 }  // namespace lorapp
