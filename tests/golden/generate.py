@@ -7,7 +7,9 @@ that README.md names). Without a section, all that can be made are.
 """
 
 import argparse
+import contextlib
 import pathlib
+import shutil
 import tempfile
 
 from toy import *  # first: it sets the environment before torch is loaded
@@ -160,6 +162,39 @@ def check_against_bitsandbytes():
         del MODELS["_check"]
 
 
+@contextlib.contextmanager
+def wide_model():
+    """A toy whose rows are multiples of the block size, which bitsandbytes dequantizes rightly. Its name comes last, since
+    the weights follow from a name's place."""
+    name = "mistral_wide"
+    MODELS[name] = dict(MODELS["mistral"], intermediate_size=128)
+    try:
+        yield name
+    finally:
+        del MODELS[name]
+
+
+def make_double_quantized():
+    """A folder that transformers and bitsandbytes wrote: the second-level codes are its own."""
+    import transformers
+
+    target = HERE / "mistral_4bit"
+    shutil.rmtree(target, ignore_errors=True)
+    with wide_model() as name, tempfile.TemporaryDirectory() as folder:
+        build(name).save_pretrained(folder)
+        quantization = transformers.BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.float32)
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, attn_implementation="eager", quantization_config=quantization)
+        model.save_pretrained(target)
+    (target / "generation_config.json").unlink(missing_ok=True)
+    for file in target.iterdir():
+        file.chmod(0o644)
+    model.config.use_cache = False
+    return model.train()
+
+
 def make_training():
     g = torch.Generator().manual_seed(400)
     vocab = MODELS["mistral"]["vocab_size"]
@@ -169,22 +204,26 @@ def make_training():
         prompt = min(length - 1, [0, 4, 1][index % 3])
         examples.append({"input_ids": ids, "labels": [-100] * prompt + ids[prompt:]})
     # 9 examples in batches of 2, windows of 2 batches: the last window of an epoch is one batch of one example.
-    settings = dict(per_device_train_batch_size=2, gradient_accumulation_steps=2, learning_rate=0.01, max_steps=10,
-                    warmup_steps=3, lr_scheduler_type="linear", weight_decay=0.01, max_grad_norm=3.0, seed=42,
+    settings = dict(per_device_train_batch_size=2, gradient_accumulation_steps=2, learning_rate=0.01, max_steps=20,
+                    warmup_steps=3, lr_scheduler_type="linear", weight_decay=0.1, max_grad_norm=3.0, seed=42,
                     adam_beta1=0.9, adam_beta2=0.999, adam_epsilon=1e-8)
     result = {"model": "mistral", "adapter": "mistral/adapter", "settings": settings, "examples": examples}
     tensors = {}
-    for case in ("fp32", "nf4"):
-        base = build("mistral") if case == "fp32" else with_nf4_weights(build("mistral"))
-        model = adapt(base, "mistral")
+    bases = {
+        "fp32": lambda: build("mistral"),
+        "nf4": lambda: with_nf4_weights(build("mistral")),
+        "nf4_double": make_double_quantized,
+    }
+    for case, make_base in bases.items():
+        model = adapt(make_base(), "mistral")
         log, seen = train(model, examples, settings, pad_id=2)
-        order = [index for batch in seen for index in batch][: 9 * 3]
-        for epoch in range(3):
+        order = [index for batch in seen for index in batch][: 9 * 6]
+        for epoch in range(6):
             expected = torch.randperm(9, generator=torch.Generator().manual_seed(42 + epoch)).tolist()
             assert order[9 * epoch : 9 * epoch + 9] == expected, "the data order is not the documented one"
         norms = log["grad_norm"]
         assert max(norms) > settings["max_grad_norm"] > min(norms), "clipping should be active in some steps only"
-        assert len(log["loss"]) == 10
+        assert len(log["loss"]) == 20
         result[case] = log
         for key, parameter in model.named_parameters():
             if parameter.requires_grad:

@@ -1,4 +1,4 @@
-// Ten optimizer steps, and a run over real data, against transformers' Trainer and peft.
+// Twenty optimizer steps, and a run over real data, against transformers' Trainer and peft.
 #include "toy_model.hpp"
 
 #include "support/golden.hpp"
@@ -36,8 +36,9 @@ std::vector<LogEntry> steps_of(const TrainerState& state) {
 
 TEST_SUITE("golden training") {
   TEST_CASE(
-      "ten losses, learning rates and gradient norms are transformers', over a dense and an NF4 "
-      "base") {
+      "twenty losses, learning rates and gradient norms are transformers', over a dense, an NF4 "
+      "and "
+      "a double-quantized base") {
     const OneThread one_thread;
     const auto golden = golden_json("training.json");
     const GoldenTensors adapters("training.safetensors");
@@ -46,9 +47,9 @@ TEST_SUITE("golden training") {
       examples.push_back({example.at("input_ids"), example.at("labels")});
     }
     const auto& settings = golden.at("settings");
-    for (const bool quantized : {false, true}) {
-      const std::string name = quantized ? "nf4" : "fp32";
+    for (const std::string name : {"fp32", "nf4", "nf4_double"}) {
       CAPTURE(name);
+      const bool twice = name == "nf4_double";
       const TemporaryFolder folder;
       TrainingArguments args;
       args.output_dir = (folder / "out").string();
@@ -62,8 +63,9 @@ TEST_SUITE("golden training") {
       args.seed = settings.at("seed");
       args.logging_steps = 1;
       args.save_strategy = "no";
-      PeftModel model = PeftModel::from_pretrained(
-          load_toy("mistral", quantized), golden_path("mistral/adapter"), /*is_trainable=*/true);
+      PeftModel model =
+          PeftModel::from_pretrained(load_toy(twice ? "mistral_4bit" : "mistral", name != "fp32"),
+                                     golden_path("mistral/adapter"), /*is_trainable=*/true);
       Trainer trainer(model, args, TokenizedDataset(examples));
       const TrainOutput output = trainer.train();
 
@@ -72,8 +74,10 @@ TEST_SUITE("golden training") {
       REQUIRE(steps.size() == want.at("loss").size());
       for (std::size_t i = 0; i < steps.size(); ++i) {
         CAPTURE(i);
-        CHECK_GOLDEN(steps[i].at("loss"), want.at("loss")[i].get<double>());
-        CHECK_GOLDEN(steps[i].at("grad_norm"), want.at("grad_norm")[i].get<double>());
+        CHECK(relative_error(steps[i].at("loss"), want.at("loss")[i].get<double>()) <=
+              (twice ? 2e-5 : 1e-5));
+        CHECK(relative_error(steps[i].at("grad_norm"), want.at("grad_norm")[i].get<double>()) <=
+              (twice ? 5e-4 : 1e-4));
         CHECK(steps[i].at("learning_rate") ==
               doctest::Approx(want.at("learning_rate")[i].get<double>()).epsilon(1e-12));
         CHECK(steps[i].at("epoch") == doctest::Approx(want.at("epoch")[i].get<double>()));
@@ -81,7 +85,7 @@ TEST_SUITE("golden training") {
       CHECK_GOLDEN(output.train_loss, want.at("train_loss").get<double>());
       for (const auto& [parameter, value] : model.adapter_state()) {
         CAPTURE(parameter);
-        // Adam divides by the root of a mean that may be tiny: rounding grows over ten steps.
+        // Adam divides by the root of a mean that may be tiny: rounding grows over twenty steps.
         const double error = relative_error(value, adapters[name + "." + parameter]);
         CHECK_MESSAGE(error <= 1e-4, error);
       }

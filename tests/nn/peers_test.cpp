@@ -1,9 +1,13 @@
 // Model folders that lorapp wrote, opened by transformers, and back.
 #include "nn/toy.hpp"
 
+#include <lorapp/generate/sampler.hpp>
 #include <lorapp/io/safetensors.hpp>
+#include <lorapp/nn/kv_cache.hpp>
 
 #include "support/temporary_folder.hpp"
+
+#include <nlohmann/json.hpp>
 
 #include <cstdlib>
 #include <string>
@@ -75,12 +79,31 @@ torch::Tensor logits(CausalLM& model) {
   return model.forward(PackedInput::single(kIds));
 }
 
+// The likeliest tokens behind kIds, one by one with a key-value cache as generate() takes them.
+std::vector<std::int64_t> greedy(CausalLM& model, std::size_t count) {
+  const torch::NoGradGuard no_grad;
+  Sampler sampler(GenerationConfig{}, {});
+  KvCache cache;
+  std::vector<std::int64_t> context = kIds;
+  std::vector<std::int64_t> tokens;
+  torch::Tensor hidden = model.hidden_states(PackedInput::single(kIds, 0), &cache);
+  while (true) {
+    tokens.push_back(
+        sampler.next(model.lm_head(hidden[-1]), context, static_cast<std::int64_t>(tokens.size())));
+    if (tokens.size() == count) return tokens;
+    const auto position = static_cast<std::int64_t>(context.size());
+    context.push_back(tokens.back());
+    hidden = model.hidden_states(PackedInput::single({tokens.back()}, position), &cache);
+  }
+}
+
 }  // namespace
 
 TEST_SUITE_BEGIN("nn_peers");
 
 TEST_CASE(
-    "peers: transformers opens lorapp's model folders and lorapp transformers', every family") {
+    "peers: transformers opens lorapp's model folders and lorapp transformers', every family, and "
+    "both continue a text with the same greedy tokens") {
   const char* python = std::getenv("LORAPP_PEERS_PYTHON");
   if (python == nullptr) {
     MESSAGE("skipped: LORAPP_PEERS_PYTHON names no python that has torch and transformers");
@@ -109,11 +132,16 @@ TEST_CASE(
                               folder.path().string() + "'";
   REQUIRE(std::system(command.c_str()) == 0);
 
+  const auto continuations = nlohmann::json::parse(read_file(folder / "greedy.json"));
   for (std::size_t i = 1; i < tensors.size(); ++i) {
     const auto& [name, want] = tensors[i];
     CAPTURE(name);
     const auto theirs = CausalLM::from_pretrained(folder / ("theirs/" + name));
     CHECK(torch::equal(logits(*theirs), want));
+    const auto continued = CausalLM::from_pretrained(folder / ("theirs/" + name));
+    const auto tokens = continuations.at(name).get<std::vector<std::int64_t>>();
+    CHECK(tokens.size() == 40);
+    CHECK(greedy(*continued, tokens.size()) == tokens);
   }
 }
 
