@@ -83,7 +83,8 @@ TEST_SUITE("golden training") {
         CHECK(steps[i].at("epoch") == doctest::Approx(want.at("epoch")[i].get<double>()));
       }
       CHECK_GOLDEN(output.train_loss, want.at("train_loss").get<double>());
-      for (const auto& [parameter, value] : model.adapter_state()) {
+      for (const auto& [key, value] : model.adapter_state()) {
+        const std::string& parameter = key;  // clang 14 captures no binding
         CAPTURE(parameter);
         // Adam divides by the root of a mean that may be tiny: rounding grows over twenty steps.
         const double error = relative_error(value, adapters[name + "." + parameter]);
