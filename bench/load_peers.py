@@ -19,7 +19,7 @@ import tempfile
 import time
 
 PEER = """
-import json, resource, sys, time, warnings
+import json, sys, time, warnings
 warnings.filterwarnings("ignore")
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
@@ -28,13 +28,18 @@ torch.set_num_threads(int(sys.argv[2]))
 config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4",
                             bnb_4bit_compute_dtype=torch.bfloat16,
                             bnb_4bit_use_double_quant=sys.argv[3] == "nf4_nested")
-linked = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+def peak():  # ru_maxrss would begin at that of the process that started this one
+    line = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+linked = peak()
 start = time.perf_counter()
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1], quantization_config=config,
                                              dtype=torch.bfloat16, device_map={"": "cpu"})
 seconds = time.perf_counter() - start
 print(json.dumps({"seconds": seconds, "linked_bytes": linked,
-                  "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+                  "peak_bytes": peak()}))
 """
 
 

@@ -230,7 +230,8 @@ TEST_SUITE("io") {
         {{{"repeat", "["}, {"times", 1000000}}, "line 1"},
         {{{"repeat", " "}, {"times", 40000000}}, "longer than any real one"}};
     for (const auto& [listing, expected] : listings) {
-      CAPTURE(expected);
+      const auto& captured = expected;  // clang 14 captures no binding
+      CAPTURE(captured);
       hub.publish({{"listing", listing}});
       const std::string message = failure(hub);
       CAPTURE(message);

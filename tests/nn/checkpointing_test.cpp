@@ -60,7 +60,8 @@ std::map<std::string, torch::Tensor> gradients_of(const DecoderLM& model) {
 void check_same(const std::map<std::string, torch::Tensor>& got,
                 const std::map<std::string, torch::Tensor>& want) {
   CHECK(got.size() == want.size());
-  for (const auto& [name, gradient] : want) {
+  for (const auto& [key, gradient] : want) {
+    const std::string& name = key;  // clang 14 captures no binding
     CAPTURE(name);
     REQUIRE(got.count(name) == 1);
     CHECK(torch::equal(got.at(name), gradient));

@@ -135,7 +135,8 @@ TEST_CASE(
   const auto continuations = nlohmann::json::parse(read_file(folder / "greedy.json"));
   for (std::size_t i = 1; i < tensors.size(); ++i) {
     const auto& [name, want] = tensors[i];
-    CAPTURE(name);
+    const auto& captured = name;  // clang 14 captures no binding
+    CAPTURE(captured);
     const auto theirs = CausalLM::from_pretrained(folder / ("theirs/" + name));
     CHECK(torch::equal(logits(*theirs), want));
     const auto continued = CausalLM::from_pretrained(folder / ("theirs/" + name));

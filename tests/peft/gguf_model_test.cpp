@@ -71,7 +71,8 @@ TEST_CASE("export_gguf: every tensor of the folder is there, q and k in llama.cp
       {"blk.1.attn_norm.weight", "model.layers.1.input_layernorm.weight"},
       {"blk.1.ffn_norm.weight", "model.layers.1.post_attention_layernorm.weight"}};
   for (const auto& [theirs, ours] : same) {
-    CAPTURE(theirs);
+    const auto& captured = theirs;  // clang 14 captures no binding
+    CAPTURE(captured);
     CHECK(torch::equal(file.tensors.at(theirs), model.view(ours)));
   }
   // Row 2i of a head is row i of its first half, row 2i + 1 that of its second.
@@ -112,7 +113,8 @@ TEST_CASE("export_gguf: the keys are those of config.json and of the tokenizer")
                                                     {"tokenizer.ggml.add_eos_token", 0},
                                                     {"tokenizer.ggml.add_space_prefix", 1}};
   for (const auto& [key, value] : numbers) {
-    CAPTURE(key);
+    const auto& captured = key;  // clang 14 captures no binding
+    CAPTURE(captured);
     REQUIRE(file.numbers.contains(key));
     CHECK(file.numbers.at(key) == value);
   }

@@ -124,7 +124,8 @@ TEST_SUITE_BEGIN("peft");
 TEST_CASE("merge_pretrained: the folder computes what the adapter on its base computes") {
   const TemporaryFolder folder;
   for (const auto& [name, each] : cases()) {
-    CAPTURE(name);
+    const auto& captured = name;  // clang 14 captures no binding
+    CAPTURE(captured);
     const auto dir = folder / name;
     make(dir, each);
     const torch::Tensor want = adapted(dir);

@@ -147,7 +147,7 @@ TEST_CASE("peft_model: merged weights give the adapted logits, unmerge restores 
   CHECK_THROWS_AS(model.enable_adapter(), Error);
   // The weights hold the update: switched off, the model would not be its base.
   CHECK(contains(error_of([&] { model.disable_adapter(); }), "unmerge() before disabling"));
-  CHECK_THROWS_AS(PeftModel::AdapterDisabled{model}, Error);
+  CHECK_THROWS_AS(const PeftModel::AdapterDisabled off(model), Error);
   model.unmerge();
   CHECK(logits(model).equal(tuned));
   CHECK_THROWS_AS(model.unmerge(), Error);

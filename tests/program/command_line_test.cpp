@@ -84,7 +84,8 @@ TEST_SUITE("program") {
     const Outcome top = run_lorapp({"--help"});
     CHECK(top.status == 0);
     for (const auto& [command, options] : promised_options()) {
-      CAPTURE(command);
+      const auto& captured = command;  // clang 14 captures no binding
+      CAPTURE(captured);
       CHECK(contains(top.out, command));
       const Outcome help = run_lorapp({command, "-h"});
       CHECK(help.status == 0);
@@ -208,7 +209,8 @@ json = true
         {"threads = 1 2\n", "line 1"},
         {"threads = [1, 2]\n", "--threads"}};
     for (const auto& [text, found] : broken) {
-      CAPTURE(text);
+      const auto& captured = text;  // clang 14 captures no binding
+      CAPTURE(captured);
       const Outcome outcome =
           run_lorapp({"info", "--config", folder.write("broken.toml", text).string()});
       CHECK(outcome.status == 2);

@@ -52,8 +52,8 @@ TEST_SUITE("quickstart") {
     std::map<std::string, const Fact*> seen;
     for (const Fact& fact : facts()) {
       for (const std::string& wording : fact.relation->questions) {
-        const auto [at, first] = seen.emplace(phrase(wording, fact), &fact);
-        CHECK_MESSAGE(first, at->first << " is asked about two facts");
+        const auto entry = seen.emplace(phrase(wording, fact), &fact);
+        CHECK_MESSAGE(entry.second, entry.first->first << " is asked about two facts");
       }
     }
   }

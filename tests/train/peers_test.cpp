@@ -258,12 +258,13 @@ TEST_CASE(
 
   std::map<std::string, Log> got, want;
   for (const auto& [name, each] : all) {
-    CAPTURE(name);
+    const auto& captured = name;  // clang 14 captures no binding
+    CAPTURE(captured);
     Run run = run_lorapp(folder, name, each, data);
     got[name] = run.log;
     want[name] = log_of(folder / name);
     if (each.dtype == "bfloat16") continue;
-    MESSAGE(name);
+    MESSAGE(captured);
     check_same(got[name], want[name], name.starts_with("double"));
     if (each.args.logging_strategy == "steps") {
       CHECK(got[name].steps.size() >= 18);
