@@ -46,7 +46,7 @@ endif()
 # libcurl comes from the system or not at all: its TLS library and certificates are the system's business.
 set(lorapp_hub OFF)
 if(NOT LORAPP_HUB STREQUAL "OFF")
-  find_package(CURL 7.71 QUIET)
+  find_package(CURL 7.71 QUIET GLOBAL)  # GLOBAL: a project that has lorapp as a subfolder links it too
   if(CURL_FOUND)
     set(lorapp_hub ON)
   elseif(NOT LORAPP_HUB STREQUAL "AUTO")

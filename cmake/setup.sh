@@ -14,7 +14,8 @@ readonly cuda_companions=("nvidia-cuda-runtime==13.0.*" "nvidia-cuda-cupti==13.0
 readonly min_cmake=3.25 min_gcc=12 min_clang=14
 # The build fetches these itself where the system has none (cmake/lorappDependencies.cmake).
 readonly libraries=(libfmt-dev nlohmann-json3-dev libsentencepiece-dev libcli11-dev doctest-dev libbenchmark-dev
-  libsimde-dev)  # the last only tests the AVX-512 kernels on CPUs that lack it
+  libsimde-dev          # only tests the AVX-512 kernels on CPUs that lack it
+  libcurl4-openssl-dev) # not fetched: without it lorapp downloads no models
 
 source_dir=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 build_dir=${1:-$source_dir/build}
@@ -115,7 +116,11 @@ if ! have ninja; then
 fi
 missing=()
 for package in pkg-config "${libraries[@]}"; do
-  case $package in pkg-config) have pkg-config && continue ;; esac
+  case $package in
+    pkg-config) have pkg-config && continue ;;
+    libcurl4-openssl-dev)  # another of its TLS variants does as well, and would have to go for this one
+      compgen -G '/usr/include/curl/curl.h' >/dev/null || compgen -G '/usr/include/*/curl/curl.h' >/dev/null && continue ;;
+  esac
   have dpkg-query && dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' && continue
   grep -qsx "no $package" "$notes" && continue
   missing+=("$package")
@@ -125,7 +130,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     say "installing libraries: ${missing[*]}"
     if ! apt_install "${missing[@]}"; then
       for package in "${missing[@]}"; do
-        apt_install "$package" || { echo "no $package" >>"$notes"; say "this system has no $package; the build will fetch what it holds"; }
+        apt_install "$package" || { echo "no $package" >>"$notes"; say "this system has no $package; the build fetches what it holds, or does without"; }
       done
     fi
   elif [ ! -e "$notes" ]; then

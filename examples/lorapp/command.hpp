@@ -31,6 +31,7 @@ Command tokenize_command();
 Command quantize_command();
 Command convert_command();
 Command inspect_command();
+Command download_command();
 Command info_command();
 
 }  // namespace lorapp::program

@@ -76,7 +76,7 @@ int run(const Options& options) {
   const TokenizedDataset examples = options.data.tokenize(rows, tokenizer, console);
   std::shared_ptr<CausalLM> model = options.model.load(tokenizer, console);
   if (!options.adapter.empty()) {
-    model = load_adapter(model, options.adapter, options.model.model, console);
+    model = load_adapter(model, options.adapter, options.model.base_name(), console);
   }
   const LossResult loss = evaluate_loss(*model, examples, /*batch_size=*/1);
   Json result = {{"loss", loss.loss},

@@ -227,11 +227,14 @@ LoraConfig lora_config(const Options& options, const Console& console) {
   if (!options.resume_from_checkpoint.empty()) {
     adapter = find_checkpoint(options.resume_from_checkpoint, options.training.output_dir);
   }
-  const std::string& name = options.model.model;
+  const std::string name = options.model.base_name();
   LoraConfig config =
       adapter.empty() ? options.lora.new_adapter() : options.lora.from_adapter(adapter);
   note_other_base(config, adapter, name, console);
   config.base_model_name_or_path = name;
+  if (const std::string revision = options.model.revision(); !revision.empty()) {
+    config.unknown_keys["revision"] = Json(revision).dump();
+  }
   return config;
 }
 

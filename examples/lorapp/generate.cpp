@@ -143,7 +143,7 @@ int run(const Options& options) {
   std::shared_ptr<CausalLM> model = options.model.load(tokenizer, console);
   std::shared_ptr<PeftModel> tuned;
   if (!options.adapter.empty()) {
-    tuned = load_adapter(model, options.adapter, options.model.model, console);
+    tuned = load_adapter(model, options.adapter, options.model.base_name(), console);
     model = tuned;
   }
 

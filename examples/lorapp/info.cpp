@@ -8,6 +8,7 @@
 #include <lorapp/version.hpp>
 
 #include <lorapp/io/dtype.hpp>
+#include <lorapp/io/hub_download.hpp>
 
 #include <ATen/Parallel.h>
 #include <torch/headeronly/version.h>
@@ -33,6 +34,7 @@ int run(const CommonOptions& options) {
                   {"threads", at::get_num_threads()},
                   {"cores", std::thread::hardware_concurrency()},
                   {"cuda", cuda_available()},
+                  {"hub", hub_download_available()},
                   {"devices", devices}});
   return kDone;
 }

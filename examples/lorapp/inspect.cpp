@@ -2,12 +2,12 @@
 #include "adapter.hpp"
 #include "command.hpp"
 #include "console.hpp"
+#include "hub.hpp"
 #include "options.hpp"
 
 #include <lorapp/error.hpp>
 #include <lorapp/io/checkpoint.hpp>
 #include <lorapp/io/dtype.hpp>
-#include <lorapp/io/hub_cache.hpp>
 #include <lorapp/io/safetensors.hpp>
 #include <lorapp/nn/model_config.hpp>
 #include <lorapp/peft/count.hpp>
@@ -34,8 +34,8 @@ struct Options {
 
   void add_to(CLI::App& app) {
     app.add_option("path,--model", path,
-                   "A model folder, an adapter folder, a safetensors file, or a hub id in the "
-                   "local Hugging Face cache")
+                   "A model folder, an adapter folder, a safetensors file, or the id of a "
+                   "model on the hub")
         ->required();
     lora.add_to(app);
     app.footer("The LoRA options say which adapter the parameters of a model are counted for.");
@@ -177,7 +177,11 @@ int run(const Options& options) {
     console.result(inspect_file(options.path));
     return kDone;
   }
-  const fs::path folder = resolve_model_folder(options.path);
+  const fs::path folder = model_folder(options.path,
+                                       {.any_of = {"config.json", "adapter_config.json"},
+                                        .weights = false,
+                                        .patterns = {"*config.json", "adapter_model.safetensors"}},
+                                       options.common.quiet);
   const bool is_adapter = fs::exists(folder / "adapter_config.json");
   LORAPP_CHECK(is_adapter || fs::exists(folder / "config.json"), "inspect", folder.string(),
                ": has neither config.json (a model) nor adapter_config.json (an adapter)");

@@ -1,6 +1,7 @@
 #include "options.hpp"
 
 #include "console.hpp"
+#include "hub.hpp"
 
 #include <lorapp/error.hpp>
 #include <lorapp/io/dtype.hpp>
@@ -106,44 +107,65 @@ void CommonOptions::apply() const {
   if (threads) at::set_num_threads(*threads);
 }
 
-void ModelOptions::add_to(CLI::App& app) {
-  app.add_option("--model", model,
-                 "A Hugging Face model folder, or a hub id in the local Hugging Face cache")
+void ModelOptions::add_to(CLI::App& command_line) {
+  app = &command_line;
+  command_line
+      .add_option(
+          "--model", model,
+          "A Hugging Face model folder, or the id of a model on the hub, owner/name[@revision]")
       ->required();
-  app.add_option("--device", device, "auto, cpu, cuda or cuda:N")
+  command_line.add_option("--device", device, "auto, cpu, cuda or cuda:N")
       ->capture_default_str()
       ->check(CLI::Validator(check_device, "DEVICE"));
-  app.add_option("--quant-type", quant_type,
-                 "4-bit format of the linear layers; none keeps them dense. A folder that is "
-                 "quantized already stays as it is")
+  command_line
+      .add_option("--quant-type", quant_type,
+                  "4-bit format of the linear layers; none keeps them dense. A folder that is "
+                  "quantized already stays as it is")
       ->capture_default_str()
       ->check(CLI::IsMember({"nf4", "fp4", "none"}));
-  add_switch(app, "double-quant", double_quant, "Quantize the block scales to 8 bits as well");
-  app.add_option("--blocksize", blocksize, "Weights that share one scale")
+  add_switch(command_line, "double-quant", double_quant,
+             "Quantize the block scales to 8 bits as well");
+  command_line.add_option("--blocksize", blocksize, "Weights that share one scale")
       ->capture_default_str()
       ->check(CLI::Validator(check_blocksize, "32..4096"));
-  app.add_option("--compute-dtype", compute_dtype,
-                 "Type of the quantized products; auto: bfloat16 where the processor multiplies it "
-                 "natively, else float32")
+  command_line
+      .add_option(
+          "--compute-dtype", compute_dtype,
+          "Type of the quantized products; auto: bfloat16 where the processor multiplies it "
+          "natively, else float32")
       ->capture_default_str()
       ->check(kDtypes);
-  app.add_option("--dtype", dtype,
-                 "Type of every other weight, and of a weight before it is quantized; auto: the "
-                 "file's")
+  command_line
+      .add_option("--dtype", dtype,
+                  "Type of every other weight, and of a weight before it is quantized; auto: the "
+                  "file's")
       ->capture_default_str()
       ->check(kDtypes);
-  app.add_option("--seed", seed, "Seed of everything random")
+  command_line.add_option("--seed", seed, "Seed of everything random")
       ->capture_default_str()
       ->check(CLI::Validator(check_seed, ""));
 }
 
-void ModelOptions::add_cache_to(CLI::App& app) {
-  app.add_option("--quant-cache", quant_cache,
-                 "Folder that keeps quantized models, so that the next start is quick")
+void ModelOptions::add_cache_to(CLI::App& command_line) {
+  command_line
+      .add_option("--quant-cache", quant_cache,
+                  "Folder that keeps quantized models, so that the next start is quick")
       ->default_str("none");
 }
 
-std::filesystem::path ModelOptions::folder() const { return resolve_model_folder(model); }
+std::filesystem::path ModelOptions::folder() const {
+  return model_folder(model, {}, app != nullptr && app->count("--quiet") > 0);
+}
+
+std::string ModelOptions::base_name() const {
+  return revision().empty() ? model : model.substr(0, model.find('@'));
+}
+
+std::string ModelOptions::revision() const {
+  std::error_code error;
+  const auto name = parse_hub_name(model);
+  return name && !std::filesystem::exists(model, error) ? name->revision : std::string{};
+}
 
 LoadOptions ModelOptions::load_options() const {
   LoadOptions options;

@@ -58,11 +58,17 @@ struct ModelOptions {
   std::string dtype = "auto";
   std::string quant_cache{};
   std::uint64_t seed = 42;
+  const CLI::App* app = nullptr;  ///< the command line that it came from
 
-  void add_to(CLI::App& app);
+  void add_to(CLI::App& command_line);
   /// --quant-cache, for what loads the model.
-  void add_cache_to(CLI::App& app);
+  void add_cache_to(CLI::App& command_line);
+  /// The model's folder; a model of the hub that the local cache has not is downloaded first.
   std::filesystem::path folder() const;
+  /// --model as it was given, but for the @revision of a model on the hub.
+  std::string base_name() const;
+  /// That revision; empty where none was given.
+  std::string revision() const;
   LoadOptions load_options() const;
   /// Checks that the tokenizer fits the model's embedding, and loads the model.
   std::shared_ptr<CausalLM> load(const Tokenizer& tokenizer, const Console& console) const;

@@ -1,11 +1,11 @@
 // lorapp tokenize: text to token ids and back.
 #include "command.hpp"
 #include "console.hpp"
+#include "hub.hpp"
 #include "options.hpp"
 
 #include <lorapp/data/tokenizer.hpp>
 #include <lorapp/error.hpp>
-#include <lorapp/io/hub_cache.hpp>
 
 #include <CLI/CLI.hpp>
 
@@ -43,8 +43,7 @@ struct Options {
 
 void Options::add_to(CLI::App& app) {
   app.add_option("--model", model,
-                 "Folder with tokenizer.model or tokenizer.json, or a hub id in the local Hugging "
-                 "Face cache")
+                 "Folder with tokenizer.model or tokenizer.json, or the id of a model on the hub")
       ->required();
   auto* text_option =
       app.add_option("--text", text, "Text to encode; without it and --data: stdin, every byte");
@@ -96,20 +95,20 @@ Ids parse_ids(std::string text) {
   return ids;
 }
 
-/// The folder that `model` means: of a hub id, a snapshot with a tokenizer of either kind.
-std::filesystem::path tokenizer_folder(const std::string& model) {
-  try {
-    return resolve_model_folder(model, "tokenizer.model");
-  } catch (const Error&) {
-    return resolve_model_folder(model, "tokenizer.json");
-  }
+/// The folder that `--model` means: of a hub id, a snapshot with a tokenizer of either kind.
+std::filesystem::path tokenizer_folder(const Options& options) {
+  return model_folder(options.model,
+                      {.any_of = {"tokenizer.model", "tokenizer.json"},
+                       .weights = false,
+                       .patterns = {"tokenizer*", "special_tokens_map.json", "added_tokens.json",
+                                    "vocab.json", "merges.txt", "config.json"}},
+                      options.common.quiet);
 }
 
 class TokenizeJob {
  public:
   explicit TokenizeJob(const Options& options)
-      : options_(options),
-        tokenizer_(Tokenizer::from_pretrained(tokenizer_folder(options.model))) {}
+      : options_(options), tokenizer_(Tokenizer::from_pretrained(tokenizer_folder(options))) {}
 
   Ids encode(const std::string& text) const {
     const bool special = !options_.no_special_tokens;

@@ -48,6 +48,7 @@ void redirect(const std::string& path, int flags, int to) {
     setrlimit(RLIMIT_FSIZE, &limit);
   }
   setenv("HF_HUB_CACHE", (folder / "no-cache").c_str(), 1);
+  setenv("HF_HUB_OFFLINE", "1", 1);
   std::vector<char*> argv = {const_cast<char*>(program.c_str())};
   for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);

@@ -6,7 +6,7 @@ FOLDER/world.json says what there is and how it behaves, and is read anew for ev
 
     {"repos": {"org/tiny": {"commit": "<40 hex digits>", "revisions": ["main", "refs/pr/1"], "files": {"config.json": {..}}}}}
 
-A file has "text" or "size" (then its bytes are a fixed pattern), and "lfs": its bytes are on a second server, its etag is their
+A file has "text", "path" (of a file with its bytes) or "size" (then its bytes are a fixed pattern), and "lfs": its bytes are on a second server, its etag is their
 SHA-256; else its etag is git's SHA-1 of a blob. What may be wrong with a file, by key:
 
     etag, size_header     other headers than the right ones          ignore_range   200 and the whole for any range
@@ -46,6 +46,8 @@ def pattern(size):
 
 
 def content(file):
+    if "path" in file:
+        return pathlib.Path(file["path"]).read_bytes()
     return file["text"].encode() if "text" in file else pattern(file["size"])
 
 
