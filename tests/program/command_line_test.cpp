@@ -67,6 +67,7 @@ std::map<std::string, Arguments> promised_options() {
       {"tokenize",
        {"--model", "--text", "--data", "--decode", "--no-special-tokens", "--parse-special"}},
       {"inspect", {"--model"}},
+      {"download", {"--model", "--revision", "--include"}},
       {"info", {}}};
   const auto add = [&](const char* command, const Arguments& more) {
     options[command].insert(options[command].end(), more.begin(), more.end());
