@@ -12,7 +12,7 @@ namespace {
 
 constexpr const char* kOp = "gguf";
 constexpr std::uint64_t kAlignment = 32;
-constexpr std::int64_t kChunk = std::int64_t{1} << 22;  // numbers that are converted at once
+constexpr std::int64_t kChunk = std::int64_t{1} << 18;  // numbers that are converted at once
 
 std::uint64_t aligned(std::uint64_t size) {
   return (size + kAlignment - 1) / kAlignment * kAlignment;

@@ -38,8 +38,8 @@ class GgufWriter {
   }
   void declare(std::string name, std::vector<std::int64_t> shape, GgufType type);
 
-  /// The next tensor, of the declared shape and any floating dtype. It is converted a few million
-  /// numbers at a time.
+  /// The next tensor, of the declared shape and any floating dtype. It is converted some hundred
+  /// thousand numbers at a time.
   void write(const std::string& name, const torch::Tensor& values);
   /// Gives the file its name; Error where a tensor is missing.
   void finish();

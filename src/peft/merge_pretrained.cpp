@@ -20,7 +20,7 @@ namespace {
 
 constexpr const char* kOp = "merge";
 // Elements that are summed and measured at once, in float32.
-constexpr std::int64_t kChunk = std::int64_t{1} << 22;
+constexpr std::int64_t kChunk = std::int64_t{1} << 18;
 constexpr std::string_view kOntoNames[] = {"original", "dequantized", "requantized"};
 
 double squares(const torch::Tensor& values) {
