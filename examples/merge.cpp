@@ -1,14 +1,11 @@
-// Adds an adapter to its base and writes the sum as a plain Hugging Face model folder.
+// Adds an adapter to its base, writes the sum as a plain Hugging Face model folder, and shows what
+// each weight gained and lost.
 //
 //   merge MODEL_FOLDER ADAPTER_FOLDER OUTPUT_FOLDER
-#include <lorapp/data/tokenizer.hpp>
-#include <lorapp/nn/causal_lm.hpp>
-#include <lorapp/nn/traverse.hpp>
-#include <lorapp/peft/peft_model.hpp>
+#include <lorapp/peft/merge_pretrained.hpp>
 
-#include <filesystem>
+#include <exception>
 #include <iostream>
-#include <memory>
 
 using namespace lorapp;
 
@@ -18,16 +15,13 @@ int main(int argc, char** argv) {
     return 2;
   }
   try {
-    if (std::filesystem::exists(argv[3]) && !std::filesystem::is_empty(argv[3])) {
-      std::cerr << argv[3] << " is not empty\n";
-      return 1;
+    const MergeReport report = merge_pretrained(argv[1], argv[2], argv[3]);
+    for (const MergedWeight& weight : report.weights) {
+      std::cout << weight.name << ": update " << weight.relative_update().value_or(0)
+                << " of the weight, error " << weight.relative_error().value_or(0) << '\n';
     }
-    // Dense: a 4-bit weight would round the update away.
-    PeftModel tuned = PeftModel::from_pretrained(CausalLM::from_pretrained(argv[1]), argv[2]);
-    const std::shared_ptr<CausalLM> merged = tuned.merge_and_unload();
-    merged->save_pretrained(argv[3]);
-    Tokenizer::from_pretrained(argv[1]).save_pretrained(argv[3]);
-    std::cout << num_parameters(*merged) << " parameters in " << argv[3] << '\n';
+    std::cout << report.changed_weights << " weights changed, " << report.bytes << " bytes in "
+              << argv[3] << '\n';
   } catch (const std::exception& error) {
     std::cerr << error.what() << '\n';
     return 1;

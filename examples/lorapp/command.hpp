@@ -28,6 +28,7 @@ Command finetune_command();
 Command generate_command();
 Command eval_command();
 Command tokenize_command();
+Command merge_command();
 Command quantize_command();
 Command convert_command();
 Command inspect_command();

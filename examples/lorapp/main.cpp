@@ -74,8 +74,9 @@ int run_command(const Command& command, std::vector<std::string> arguments) {
 int main(int argc, char** argv) {
   exit_on_signals();
   const std::vector<Command> commands = {finetune_command(), generate_command(), eval_command(),
-                                         quantize_command(), convert_command(),  tokenize_command(),
-                                         inspect_command(),  download_command(), info_command()};
+                                         merge_command(),    quantize_command(), convert_command(),
+                                         tokenize_command(), inspect_command(),  download_command(),
+                                         info_command()};
   if (argc > 1) {
     const auto found = std::ranges::find(commands, std::string(argv[1]), &Command::name);
     if (found != commands.end()) return run_command(*found, {argv + 2, argv + argc});

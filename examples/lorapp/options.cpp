@@ -197,9 +197,9 @@ CLI::Option* TemplateOptions::add_to(CLI::App& app) {
       ->capture_default_str();
 }
 
-void DataOptions::add_to(CLI::App& app) {
-  add_list(app, "--data", data, "Data file, JSONL or a JSON array; may be given several times")
-      ->required();
+void DataOptions::add_to(CLI::App& app, const std::string& files, bool required) {
+  add_list(app, files, data, "Data file, JSONL or a JSON array; may be given several times")
+      ->required(required);
   app.add_option("--format", format, "Fields of the rows; auto: by those of the first row")
       ->capture_default_str()
       ->check(CLI::IsMember({"auto", "dolly", "alpaca", "text"}));

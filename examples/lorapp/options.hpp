@@ -91,7 +91,8 @@ struct DataOptions {
   bool append_eos = true;
   bool train_on_inputs = true;
 
-  void add_to(CLI::App& app);
+  /// `files` is the option that names them.
+  void add_to(CLI::App& app, const std::string& files = "--data", bool required = true);
   /// The rows of the files, one after the other, without the first `skip`, then `take` of them.
   DollyDataset read() const;
   DollyDataset read_file(const std::string& file) const;

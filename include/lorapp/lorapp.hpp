@@ -13,6 +13,7 @@
 #include <lorapp/io/checkpoint.hpp>
 #include <lorapp/io/checkpoint_writer.hpp>
 #include <lorapp/io/dtype.hpp>
+#include <lorapp/io/gguf.hpp>
 #include <lorapp/io/hub_cache.hpp>
 #include <lorapp/io/hub_download.hpp>
 #include <lorapp/io/memory.hpp>
@@ -31,10 +32,13 @@
 
 #include <lorapp/peft/convert.hpp>
 #include <lorapp/peft/count.hpp>
+#include <lorapp/peft/export_gguf.hpp>
 #include <lorapp/peft/lora_config.hpp>
+#include <lorapp/peft/merge_pretrained.hpp>
 #include <lorapp/peft/peft_model.hpp>
 
 #include <lorapp/train/callbacks.hpp>
+#include <lorapp/train/divergence.hpp>
 #include <lorapp/train/evaluate.hpp>
 #include <lorapp/train/trainer.hpp>
 #include <lorapp/train/training_arguments.hpp>
