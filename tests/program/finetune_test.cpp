@@ -140,7 +140,7 @@ TEST_SUITE("program") {
     fs::remove_all(world.path("parts/checkpoint-2"));
     // As a run in Python would have left it.
     for (const char* own : {"optimizer.safetensors", "progress.json", "training_args.json"}) {
-      REQUIRE(fs::remove(world.path("parts/checkpoint-1") / own));
+      REQUIRE(fs::remove(world.path(std::string("parts/checkpoint-1/") + own)));
     }
     Arguments resume = steps;
     resume.insert(resume.end(), {"--resume-from-checkpoint", world.path("parts/checkpoint-1")});

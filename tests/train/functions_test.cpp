@@ -239,6 +239,9 @@ TEST_CASE("training_arguments: the file reads back equal; unknown keys and types
   args.seed = ~std::uint64_t{0};
   args.lr_scheduler_type = SchedulerType::polynomial;
   args.lr_scheduler_kwargs = {.num_cycles = 2, .lr_end = 1e-9, .power = 3, .timescale = 17};
+  args.logging_strategy = "epoch";
+  args.data_seed = 7;
+  args.torch_checkpoints = true;
   args.save(folder / "training_args.json");
   CHECK(TrainingArguments::from_file(folder / "training_args.json") == args);
   const std::string message = error_of([&] {
@@ -249,6 +252,19 @@ TEST_CASE("training_arguments: the file reads back equal; unknown keys and types
   for (const char* part : {"unknown key learning_rat", "seed is -1", "shuffle", "\"step\""}) {
     CHECK_MESSAGE(contains(message, part), message);
   }
+}
+
+TEST_CASE("training_arguments: a schedule's own options are read from JSON, all problems at once") {
+  CHECK(parse_scheduler_options("{}") == SchedulerOptions{});
+  CHECK(parse_scheduler_options(R"({"num_cycles": 2, "lr_end": 1e-5, "power": 3})") ==
+        SchedulerOptions{.num_cycles = 2, .lr_end = 1e-5, .power = 3});
+  CHECK(parse_scheduler_options(R"({"timescale": 40})").timescale == 40);
+  const std::string message =
+      error_of([] { parse_scheduler_options(R"({"num_cycle": 2, "power": "two"})"); });
+  CHECK(contains(message, "lr_scheduler_kwargs.num_cycle"));
+  CHECK(contains(message, "power is"));
+  CHECK(contains(error_of([] { parse_scheduler_options("[2]"); }), "expected an object"));
+  CHECK(!error_of([] { parse_scheduler_options("num_cycles=2"); }).empty());
 }
 
 TEST_SUITE_END();

@@ -91,8 +91,10 @@ std::map<std::string, Case> runs() {
   all["double_theirs"].quant = "nf4_double";
   all["double_theirs"].base = "double_theirs/base";
   all["double_ours"].model = "double";
+  all["bf16"] = all["linear"];
   all["bf16"].dtype = "bfloat16";
-  all["bf16"].args.warmup_steps = 3;
+  all["nf4_bf16"] = all["nf4_cosine"];
+  all["nf4_bf16"].dtype = "bfloat16";
   return all;
 }
 
@@ -100,7 +102,7 @@ LoadOptions options_of(const Case& each) {
   LoadOptions options;
   options.dtype = each.dtype == "bfloat16" ? torch::kBFloat16 : torch::kFloat32;
   if (!each.quant.empty() || each.model == "nf4" || each.model == "double") {
-    options.quant_config = QuantConfig{.compute_dtype = torch::kFloat32};
+    options.quant_config = QuantConfig{.compute_dtype = options.dtype};
   }
   return options;
 }
@@ -277,10 +279,12 @@ TEST_CASE(
         SafetensorsFile::open(folder / name / "logits.safetensors").view("logits").clone();
     CHECK(relative_error(logits(run.model, data), theirs) <= 1e-5);
   }
-  const double ours = distance(got["bf16"], want["linear"]);
-  const double theirs = distance(want["bf16"], want["linear"]);
-  MESSAGE("bfloat16: ", ours, " from float32; transformers: ", theirs);
-  CHECK(ours <= 1.5 * theirs);
+  for (const auto& [half, whole] : {std::pair{"bf16", "linear"}, {"nf4_bf16", "nf4_cosine"}}) {
+    const double ours = distance(got[half], want[whole]);
+    const double theirs = distance(want[half], want[whole]);
+    MESSAGE(std::string(half), ": ", ours, " from float32; transformers: ", theirs);
+    CHECK(ours <= 1.5 * theirs);
+  }
 }
 
 TEST_CASE("peers: a run goes on from transformers' checkpoint as it goes on there, and back") {

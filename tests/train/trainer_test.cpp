@@ -62,6 +62,41 @@ TEST_CASE("trainer: the logged loss is the unrounded mean over the steps since t
   }
 }
 
+TEST_CASE("trainer: entries once an epoch hold the mean loss of its steps, and may be left out") {
+  const TemporaryFolder folder;
+  const auto losses = [&](const std::string& strategy) {
+    TrainingArguments args = tiny_args(folder / strategy);
+    args.logging_steps = 1;
+    args.logging_strategy = strategy;
+    PeftModel model = tiny_peft();
+    Trainer trainer(model, args, tiny_dataset(22));
+    trainer.train();
+    std::vector<double> values;
+    for (const LogEntry& entry : trainer.state().log_history) {
+      if (entry.contains("loss")) values.push_back(entry.at("loss"));
+    }
+    return values;
+  };
+  const auto steps = losses("steps");
+  const auto epochs = losses("epoch");
+  REQUIRE(steps.size() == 9);
+  REQUIRE(epochs.size() == 3);
+  for (std::size_t i = 0; i < 3; ++i) {
+    CHECK(epochs[i] == doctest::Approx((steps[3 * i] + steps[3 * i + 1] + steps[3 * i + 2]) / 3));
+  }
+  CHECK(losses("no").empty());
+}
+
+TEST_CASE("trainer: data_seed orders the data in place of the seed") {
+  TrainingArguments args;
+  args.seed = 3;
+  const auto of_seed = lorapp::detail::DataPlan::of(args, 10).order(1);
+  args.seed = 42;
+  CHECK(lorapp::detail::DataPlan::of(args, 10).order(1) != of_seed);
+  args.data_seed = 3;
+  CHECK(lorapp::detail::DataPlan::of(args, 10).order(1) == of_seed);
+}
+
 TEST_CASE("trainer: accumulation 4 x 4 is batch 16 x 1, loss, gradient norm and weights") {
   const TemporaryFolder folder;
   const auto run = [&](std::int64_t batch, std::int64_t accumulation, const char* name) {
