@@ -211,7 +211,7 @@ HubListing HubClient::list() {
   }
   problems.throw_if_any();
   std::ranges::sort(listing.files);
-  listing.files.erase(std::ranges::unique(listing.files).begin(), listing.files.end());
+  listing.files.erase(std::unique(listing.files.begin(), listing.files.end()), listing.files.end());
   return listing;
 }
 

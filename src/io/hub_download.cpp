@@ -210,8 +210,8 @@ HubSnapshot download_snapshot(const std::string& repo_id,
     writer.check_space(needed);
   }
   // What look-ups go by comes last.
-  std::ranges::stable_partition(missing,
-                                [](const auto& file) { return file.name != "config.json"; });
+  std::stable_partition(missing.begin(), missing.end(),
+                        [](const auto& file) { return file.name != "config.json"; });
   if (!missing.empty()) {
     snapshot.bytes = fetch_blobs(client, writer, listing.commit, missing, options);
     for (const HubFile& file : missing) writer.link(file);

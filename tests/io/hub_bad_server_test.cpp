@@ -229,10 +229,10 @@ TEST_SUITE("io") {
         {R"({"sha": ")" + kCommit + R"(", "siblings": []})", "none of its 0 files"},
         {{{"repeat", "["}, {"times", 1000000}}, "line 1"},
         {{{"repeat", " "}, {"times", 40000000}}, "longer than any real one"}};
-    for (const auto& [listing, expected] : listings) {
-      const auto& captured = expected;  // clang 14 captures no binding
-      CAPTURE(captured);
-      hub.publish({{"listing", listing}});
+    for (const auto& each : listings) {
+      const std::string& expected = each.second;
+      CAPTURE(expected);
+      hub.publish({{"listing", each.first}});
       const std::string message = failure(hub);
       CAPTURE(message);
       CHECK(contains(message, expected));
