@@ -20,6 +20,7 @@
 #include <lorapp/io/safetensors.hpp>
 
 #include <lorapp/data/batch.hpp>
+#include <lorapp/data/chat_template.hpp>
 #include <lorapp/data/dolly.hpp>
 #include <lorapp/data/example.hpp>
 #include <lorapp/data/prompt_template.hpp>

@@ -64,7 +64,8 @@ const AddedToken* AddedTokenFinder::longest_at(std::string_view text, std::size_
 
 AddedTokenFinder::Match AddedTokenFinder::find(std::string_view text,
                                                std::size_t from,
-                                               bool with_special) const {
+                                               bool with_special,
+                                               const PlaceFilter& counts) const {
   for (std::size_t at = from; !tokens_.empty() && at < text.size(); ++at) {
     if (!starts_here_[static_cast<unsigned char>(text[at])]) continue;
     const AddedToken* token = longest_at(text, at);
@@ -73,7 +74,9 @@ AddedTokenFinder::Match AddedTokenFinder::find(std::string_view text,
     const bool within_word =
         token->single_word &&
         (((class_before(text, match.begin) | class_at(text, match.end)) & kWord) != 0);
-    if (within_word || (token->special && !with_special)) {
+    const bool is_plain =
+        token->special && (!with_special || (counts && !counts(match.begin, match.end)));
+    if (within_word || is_plain) {
       at = match.end - 1;
       continue;
     }

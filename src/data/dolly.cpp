@@ -38,6 +38,7 @@ DataFormat format_of(const json& row) {
   if (row.contains("instruction"))
     return row.contains("output") && !row.contains("response") ? DataFormat::alpaca
                                                                : DataFormat::dolly;
+  if (row.contains("messages")) return DataFormat::chat;
   if (row.contains("text")) return DataFormat::text;
   return DataFormat::automatic;
 }
@@ -79,6 +80,45 @@ std::optional<std::string> optional_text(const json& row, const char* key, std::
   return std::nullopt;
 }
 
+// The conversation of a row; what is wrong is added to `wrong`.
+std::vector<ChatMessage> messages_of(const json& row, std::string& wrong) {
+  std::vector<ChatMessage> messages;
+  const auto list = row.find("messages");
+  if (list == row.end() || !list->is_array() || list->empty()) {
+    wrong = detail::concat("messages is ", list == row.end() ? "missing" : describe(*list),
+                           ", expected a list of {role, content}");
+    return messages;
+  }
+  bool answered = false;
+  for (std::size_t i = 0; i < list->size(); ++i) {
+    const json& message = (*list)[i];
+    const std::string where = detail::concat(wrong.empty() ? "" : "; ", "messages[", i, "]");
+    if (!message.is_object()) {
+      wrong += detail::concat(where, " is ", describe(message), ", expected {role, content}");
+      continue;
+    }
+    std::string own;
+    ChatMessage result{.role = required_text(message, "role", own)};
+    // A message without words is one; only its absence is a mistake.
+    const auto content = message.find("content");
+    if (content != message.end() && content->is_string()) {
+      result.content = content->get<std::string>();
+    } else {
+      (void)required_text(message, "content", own);
+    }
+    for (const char* key : {"tool_calls", "function_call"}) {
+      const auto it = message.find(key);
+      if (it != message.end() && !it->is_null())
+        own += detail::concat(own.empty() ? "" : "; ", key, " is not supported");
+    }
+    if (!own.empty()) wrong += where + ": " + own;
+    answered = answered || result.role == "assistant";
+    messages.push_back(std::move(result));
+  }
+  if (wrong.empty() && !answered) wrong = "messages has no answer of an assistant";
+  return messages;
+}
+
 // Collects the rows of one file; `number` is the line or the array element, from 1.
 class RowCollector {
  public:
@@ -93,14 +133,17 @@ class RowCollector {
       return add_problem(number, detail::concat("is ", describe(row), ", expected an object {…}"));
     if (format_ == DataFormat::automatic) format_ = format_of(row);
     if (format_ == DataFormat::automatic) {
-      return add_problem(number, detail::concat("has the fields ", keys_of(row),
-                                                "; expected {instruction, context, response}, "
-                                                "{instruction, input, output} or {text}"));
+      return add_problem(number,
+                         detail::concat("has the fields ", keys_of(row),
+                                        "; expected {instruction, context, response}, "
+                                        "{instruction, input, output}, {messages} or {text}"));
     }
     std::string wrong;
     Instruction result;
     if (format_ == DataFormat::text) {
       result.text = required_text(row, "text", wrong);
+    } else if (format_ == DataFormat::chat) {
+      result.messages = messages_of(row, wrong);
     } else {
       const bool alpaca = format_ == DataFormat::alpaca;
       result.instruction = required_text(row, "instruction", wrong);
@@ -173,9 +216,11 @@ DataFormat parse_data_format(const std::string& name) {
   if (name == "dolly") return DataFormat::dolly;
   if (name == "alpaca") return DataFormat::alpaca;
   if (name == "text") return DataFormat::text;
+  if (name == "chat") return DataFormat::chat;
   detail::fail(
       "data_format",
-      detail::concat("\"", name, "\" is not a data format; expected auto, dolly, alpaca or text"));
+      detail::concat("\"", name,
+                     "\" is not a data format; expected auto, dolly, alpaca, text or chat"));
 }
 
 DollyDataset::DollyDataset(std::shared_ptr<const Table> table) {
@@ -251,7 +296,7 @@ DollyDataset DollyDataset::from_rows(std::vector<Instruction> rows) {
     number += 1;
     if (row.text) {
       if (row.text->empty()) problems.add("row ", number, ": text is empty");
-    } else {
+    } else if (row.messages.empty()) {
       if (row.instruction.empty()) problems.add("row ", number, ": instruction is empty");
       if (row.response.empty()) problems.add("row ", number, ": response is empty");
     }

@@ -7,7 +7,9 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -30,20 +32,57 @@ std::string number_list(std::vector<int64_t> numbers) {
   return text;
 }
 
+// What a chat template does not accept in a row says which row it is.
+LabeledExample make_numbered(const DollyDataset::Row& row,
+                             const DollyDataset::Table& table,
+                             const std::function<LabeledExample(const Instruction&)>& make) {
+  try {
+    return make(row.instruction);
+  } catch (const Error& error) {
+    if (error.op() != detail::kChatOp) throw;
+    const std::string_view message(error.what());
+    const std::string prefix = "[" + error.op() + "] ";
+    throw Error(error.op(),
+                detail::concat(table.source, ", ", table.unit, " ", row.number, ": ",
+                               message.substr(message.starts_with(prefix) ? prefix.size() : 0)));
+  }
+}
+
 }  // namespace
 
 TokenizedDataset DollyDataset::tokenize(const Tokenizer& tokenizer,
                                         const PromptTemplate& prompt_template,
                                         const TokenizeOptions& options) const {
-  LORAPP_CHECK(options.max_length >= 1, "tokenize", "max_length is ", options.max_length,
-               ", expected 1 or more");
+  return tokenize_each(
+      [&](const Instruction& row) {
+        return make_example(tokenizer, prompt_template.render(row), options);
+      },
+      options);
+}
+
+TokenizedDataset DollyDataset::tokenize(const Tokenizer& tokenizer,
+                                        const ChatTemplate& chat_template,
+                                        const TokenizeOptions& options) const {
+  const PromptTemplate plain = PromptTemplate::alpaca();  // leaves rows of plain text as they are
+  return tokenize_each(
+      [&](const Instruction& row) {
+        if (row.text) return make_example(tokenizer, plain.render(row), options);
+        return tokenize_chat(tokenizer, chat_template.render(ChatTemplate::messages_of(row)),
+                             options);
+      },
+      options);
+}
+
+TokenizedDataset DollyDataset::tokenize_each(const MakeExample& make,
+                                             const TokenizeOptions& options) const {
+  detail::check_max_length(options);
   std::vector<LabeledExample> labeled(order_.size());
   // A row takes about 0.1 ms, so a chunk is worth a thread's wake-up.
   constexpr int64_t kRowsPerChunk = 32;
   at::parallel_for(0, size(), kRowsPerChunk, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      labeled[static_cast<std::size_t>(i)] =
-          make_example(tokenizer, prompt_template.render((*this)[i]), options);
+      const Row& row = *order_[static_cast<std::size_t>(i)];
+      labeled[static_cast<std::size_t>(i)] = make_numbered(row, *tables_[table_of(row)], make);
     }
   });
 

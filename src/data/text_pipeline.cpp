@@ -106,8 +106,16 @@ AlignedText normalized(const std::vector<Normalizer>& normalizers, const Aligned
 // One call of TextPipeline::encode.
 class Encoder {
  public:
-  Encoder(const TextPipeline& pipeline, bool with_special, std::vector<int64_t>& ids, Spans* spans)
-      : pipeline_(pipeline), with_special_(with_special), ids_(ids), spans_(spans) {}
+  Encoder(const TextPipeline& pipeline,
+          bool with_special,
+          const PlaceFilter& counts,
+          std::vector<int64_t>& ids,
+          Spans* spans)
+      : pipeline_(pipeline),
+        with_special_(with_special),
+        counts_(counts),
+        ids_(ids),
+        spans_(spans) {}
 
   void encode(std::string_view text) {
     const bool track = spans_ != nullptr;
@@ -126,8 +134,15 @@ class Encoder {
                      const AddedTokenFinder& finder,
                      const Handle& handle) {
     const std::string_view bytes = text.text();
+    PlaceFilter counts;  // in the caller's text
+    if (counts_ && spans_ != nullptr) {
+      counts = [&](std::size_t begin, std::size_t end) {
+        const AlignedText::Span origin = text.origin(begin, end);
+        return counts_(origin.first, origin.second);
+      };
+    }
     for (std::size_t at = 0; at < bytes.size();) {
-      const AddedTokenFinder::Match match = finder.find(bytes, at, with_special_);
+      const AddedTokenFinder::Match match = finder.find(bytes, at, with_special_, counts);
       if (at == 0 && match.begin == bytes.size()) return handle(text, 0);
       if (match.begin > at) handle(text.slice(at, match.begin), at);
       if (!match.found()) break;
@@ -174,13 +189,9 @@ class Encoder {
                      std::size_t end,
                      std::size_t level) {
     if (level == pipeline_.splits.size()) return encode_piece(text, begin, end);
-    const std::string_view bytes = text.text().substr(0, end);
-    // A pattern looks no further back than where a piece begins.
-    for (std::size_t at = begin; at < end;) {
-      const std::size_t next = piece_end(pipeline_.splits[level], bytes, at);
+    pipeline_.splits[level].split(text.text(), begin, end, [&](std::size_t at, std::size_t next) {
       encode_pieces(text, at, next, level + 1);
-      at = next;
-    }
+    });
   }
 
   void encode_piece(const AlignedText& text, std::size_t begin, std::size_t end) {
@@ -196,6 +207,7 @@ class Encoder {
 
   const TextPipeline& pipeline_;
   bool with_special_;
+  const PlaceFilter& counts_;
   std::vector<int64_t>& ids_;
   Spans* spans_;
   std::vector<BpeModel::Symbol> symbols_;
@@ -228,9 +240,14 @@ std::string TextPipeline::normalize(std::string_view text) const {
 
 void TextPipeline::encode(std::string_view text,
                           bool with_special,
+                          const PlaceFilter& counts,
                           std::vector<int64_t>& ids,
                           Spans* spans) const {
-  Encoder(*this, with_special, ids, spans).encode(text);
+  try {
+    Encoder(*this, with_special, counts, ids, spans).encode(text);
+  } catch (const RegexError& error) {
+    fail(kTokenizerOp, concat("a pattern of the pre-tokenizer: ", error.what()));
+  }
 }
 
 }  // namespace lorapp::detail

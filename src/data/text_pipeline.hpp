@@ -3,7 +3,7 @@
 #pragma once
 
 #include <lorapp/data/bpe.hpp>
-#include <lorapp/data/split_pattern.hpp>
+#include <lorapp/data/splitter.hpp>
 
 #include "data/aligned_text.hpp"
 #include "data/vocabulary.hpp"
@@ -45,9 +45,9 @@ struct Metaspace {
 struct TextPipeline {
   std::vector<Normalizer> normalizers;
   std::optional<Metaspace> metaspace;
-  std::vector<SplitPattern> splits;  ///< in this order, each within the pieces of the one before
-  bool byte_level = false;           ///< pieces are bytes to the model
-  bool add_prefix_space = false;     ///< a space goes before a text that does not begin with one
+  std::vector<Splitter> splits;   ///< in this order, each within the pieces of the one before
+  bool byte_level = false;        ///< pieces are bytes to the model
+  bool add_prefix_space = false;  ///< a space goes before a text that does not begin with one
   BpeModel bpe;
   AddedTokenFinder raw_added;         ///< found in the text as it is given
   AddedTokenFinder normalized_added;  ///< found in the normalized text
@@ -56,9 +56,11 @@ struct TextPipeline {
   std::string normalize(std::string_view text) const;
 
   /// Appends the ids of `text`, and their spans of it if `spans` is not null. A byte that is not
-  /// UTF-8 counts as U+FFFD.
+  /// UTF-8 counts as U+FFFD. Special tokens are looked for if `with_special`, and are found where
+  /// `counts` (which needs spans), if there is one, allows it.
   void encode(std::string_view text,
               bool with_special,
+              const PlaceFilter& counts,
               std::vector<int64_t>& ids,
               std::vector<std::pair<std::size_t, std::size_t>>* spans) const;
 };

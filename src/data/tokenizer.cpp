@@ -99,11 +99,12 @@ void append_plain(const SentencePieceProcessor& model,
 void encode_by_model(const Tokenizer::Impl& impl,
                      std::string_view text,
                      bool parse_special,
+                     const detail::PlaceFilter& counts,
                      bool with_spans,
                      Tokenizer::Encoding& encoding) {
   const AddedTokenFinder& finder = parse_special ? impl.all_added : impl.plain_added;
   for (std::size_t at = 0; at < text.size();) {
-    const AddedTokenFinder::Match match = finder.find(text, at);
+    const AddedTokenFinder::Match match = finder.find(text, at, true, counts);
     const std::string_view plain = text.substr(at, match.begin - at);
     if (!plain.empty()) {
       const bool wants_space = impl.prefix_space && (at == 0 || impl.legacy);
@@ -125,6 +126,7 @@ void encode_by_model(const Tokenizer::Impl& impl,
 Tokenizer::Encoding encode_text(const Tokenizer::Impl& impl,
                                 std::string_view text,
                                 bool parse_special,
+                                const detail::PlaceFilter& counts,
                                 bool with_spans,
                                 bool add_special_tokens) {
   Tokenizer::Encoding encoding;
@@ -134,10 +136,10 @@ Tokenizer::Encoding encode_text(const Tokenizer::Impl& impl,
   };
   if (add_special_tokens && impl.add_bos) push(*impl.bos, 0);
   if (impl.json) {
-    impl.json->pipeline.encode(text, parse_special, encoding.ids,
+    impl.json->pipeline.encode(text, parse_special, counts, encoding.ids,
                                with_spans ? &encoding.spans : nullptr);
   } else {
-    encode_by_model(impl, text, parse_special, with_spans, encoding);
+    encode_by_model(impl, text, parse_special, counts, with_spans, encoding);
   }
   if (add_special_tokens && impl.add_eos) push(*impl.eos, text.size());
   return encoding;
@@ -184,17 +186,22 @@ const SentencePieceProcessor& Tokenizer::Impl::model_without_prefix() const {
 }
 
 std::vector<int64_t> Tokenizer::encode(std::string_view text, bool add_special_tokens) const {
-  return encode_text(*impl_, text, false, false, add_special_tokens).ids;
+  return encode_text(*impl_, text, false, {}, false, add_special_tokens).ids;
 }
 
 std::vector<int64_t> Tokenizer::encode_with_special(std::string_view text,
                                                     bool add_special_tokens) const {
-  return encode_text(*impl_, text, true, false, add_special_tokens).ids;
+  return encode_text(*impl_, text, true, {}, false, add_special_tokens).ids;
 }
 
 Tokenizer::Encoding Tokenizer::encode_with_spans(std::string_view text,
                                                  bool add_special_tokens) const {
-  return encode_text(*impl_, text, false, true, add_special_tokens);
+  return encode_text(*impl_, text, false, {}, true, add_special_tokens);
+}
+
+Tokenizer::Encoding Tokenizer::encode_markup(std::string_view text,
+                                             const SpecialPlaces& is_special) const {
+  return encode_text(*impl_, text, true, is_special, true, false);
 }
 
 std::optional<int64_t> Tokenizer::bos_id() const { return impl_->bos; }

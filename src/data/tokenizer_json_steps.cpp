@@ -5,6 +5,7 @@
 #include "json_file.hpp"
 
 #include <algorithm>
+#include <memory>
 #include <utility>
 
 namespace lorapp::detail {
@@ -86,26 +87,49 @@ Metaspace::Prepend prepend_scheme(const JsonComponent& step, Problems& problems)
   return Prepend::always;
 }
 
-void read_split(const JsonComponent& step, TextPipeline& pipeline, Problems& problems) {
-  const auto regex = pattern_of(step, "Regex");
-  std::optional<SplitPattern> known;
-  if (regex) known = find_split_pattern(*regex);
-  if (known) {
-    pipeline.splits.push_back(*known);
-  } else {
-    const auto it = step.value->find("pattern");
-    problems.add(step.where, ".pattern is ", it == step.value->end() ? "missing" : it->dump(),
-                 ", which is not supported; supported are {\"Regex\": …} with one of ",
-                 known_split_patterns());
-  }
-  // The patterns cover all of a text, so that to cut at matches and to drop what lies between them
-  // is the same.
+SplitBehavior split_behavior(const JsonComponent& step, const char* fallback, Problems& problems) {
+  constexpr std::pair<const char*, SplitBehavior> kNames[] = {
+      {"Removed", SplitBehavior::removed},
+      {"Isolated", SplitBehavior::isolated},
+      {"MergedWithPrevious", SplitBehavior::merged_with_previous},
+      {"MergedWithNext", SplitBehavior::merged_with_next},
+      {"Contiguous", SplitBehavior::contiguous}};
   const auto it = step.value->find("behavior");
-  const json behavior = it == step.value->end() ? json() : *it;
-  const bool invert = bool_field(step, "invert", false, problems);
-  if (behavior != "Isolated" && !(behavior == "Removed" && invert)) {
-    problems.add(step.where, ".behavior is ", describe(behavior), " with invert ",
-                 invert ? "true" : "false", ", which is not supported; supported: \"Isolated\"");
+  const json name = it != step.value->end() ? *it : fallback != nullptr ? json(fallback) : json();
+  for (const auto& [known, behavior] : kNames)
+    if (name == known) return behavior;
+  problems.add(step.where, ".behavior is ", describe(name),
+               "; expected Removed, Isolated, MergedWithPrevious, MergedWithNext or Contiguous");
+  return SplitBehavior::isolated;
+}
+
+void read_split(const JsonComponent& step, TextPipeline& pipeline, Problems& problems) {
+  SplitOptions options{.behavior = split_behavior(step, nullptr, problems),
+                       .invert = bool_field(step, "invert", false, problems),
+                       .on_bytes = pipeline.byte_level};
+  if (const auto text = pattern_of(step, "String"); text && !text->empty()) {
+    pipeline.splits.emplace_back(*text, options);
+    return;
+  }
+  const auto regex = pattern_of(step, "Regex");
+  if (!regex) {
+    const auto it = step.value->find("pattern");
+    problems.add(step.where, ".pattern is ", it == step.value->end() ? "missing" : describe(*it),
+                 "; expected {\"Regex\": …} or {\"String\": …} with a text that is not empty");
+    return;
+  }
+  // The known patterns cover all of a text, so that to cut at matches and to drop what lies between
+  // them is the same.
+  const bool cuts = (options.behavior == SplitBehavior::isolated) ||
+                    (options.behavior == SplitBehavior::removed && options.invert);
+  if (const auto known = find_split_pattern(*regex); known && cuts && !options.on_bytes) {
+    pipeline.splits.emplace_back(*known);
+    return;
+  }
+  try {
+    pipeline.splits.emplace_back(Regex(*regex), options);
+  } catch (const RegexError& error) {
+    problems.add(step.where, ".pattern is ", in_quotes(*regex), ", of which ", error.what());
   }
 }
 
@@ -114,7 +138,51 @@ void read_byte_level(const JsonComponent& step, TextPipeline& pipeline, Problems
   pipeline.add_prefix_space = bool_field(step, "add_prefix_space", true, problems);
   if (pipeline.add_prefix_space && !pipeline.splits.empty())
     problems.add(step.where, ".add_prefix_space is true behind a Split, which is not supported");
-  if (bool_field(step, "use_regex", true, problems)) pipeline.splits.push_back(SplitPattern::gpt2);
+  if (bool_field(step, "use_regex", true, problems))
+    pipeline.splits.emplace_back(SplitPattern::gpt2);
+}
+
+// Steps that know no pattern but a kind of characters; false if the step is none of them.
+bool read_characters(const JsonComponent& step, TextPipeline& pipeline, Problems& problems) {
+  const auto add = [&](const CharacterSet& set, SplitBehavior behavior) {
+    pipeline.splits.emplace_back(
+        std::make_shared<const CharacterSet>(set),
+        SplitOptions{.behavior = behavior, .on_bytes = pipeline.byte_level});
+  };
+  CharacterSet spaces, punctuation, numbers;
+  spaces.add_class(kWhiteSpace, false);
+  punctuation.add_class(kPunctuation, false);
+  numbers.add_class(kNumber, false);
+  if (step.type == "Digits") {
+    const bool single = bool_field(step, "individual_digits", false, problems);
+    add(numbers, single ? SplitBehavior::isolated : SplitBehavior::contiguous);
+  } else if (step.type == "Punctuation") {
+    add(punctuation, split_behavior(step, "Isolated", problems));
+  } else if (step.type == "WhitespaceSplit") {
+    add(spaces, SplitBehavior::removed);
+  } else if (step.type == "BertPreTokenizer") {
+    add(spaces, SplitBehavior::removed);
+    add(punctuation, SplitBehavior::isolated);
+  } else if (step.type == "Whitespace") {
+    // Words, and stretches that are neither word nor space.
+    CharacterSet words;
+    words.add_class(kWord, false);
+    add(spaces, SplitBehavior::removed);
+    add(words, SplitBehavior::contiguous);
+  } else if (step.type == "CharDelimiterSplit") {
+    const std::string delimiter = text_field(step, "delimiter", problems);
+    const auto code = only_character(delimiter);
+    if (!code) {
+      problems.add(step.where, ".delimiter is not one character");
+      return true;
+    }
+    CharacterSet set;
+    set.add(*code, *code);
+    add(set, SplitBehavior::removed);
+  } else {
+    return false;
+  }
+  return true;
 }
 
 // How often a Strip takes its character off an end.
@@ -197,22 +265,25 @@ void read_normalizer(const json& file, TextPipeline& pipeline, Problems& problem
 void read_pre_tokenizer(const json& file, TextPipeline& pipeline, Problems& problems) {
   const auto steps = json_components(file, "pre_tokenizer", "pretokenizers", problems);
   for (const JsonComponent& step : steps) {
-    if (pipeline.byte_level || pipeline.metaspace) {
-      problems.add(step.where, " (", step.type,
-                   ") stands behind a ByteLevel or Metaspace, which is not supported");
+    if (pipeline.metaspace || (pipeline.byte_level && step.type == "ByteLevel")) {
+      problems.add(step.where, " (", step.type, ") stands behind a ",
+                   pipeline.metaspace ? "Metaspace" : "ByteLevel", ", which is not supported");
     }
     if (step.type == "ByteLevel") {
       read_byte_level(step, pipeline, problems);
     } else if (step.type == "Split") {
       read_split(step, pipeline, problems);
     } else if (step.type == "Metaspace") {
-      if (!pipeline.splits.empty())
-        problems.add(step.where, " (Metaspace) stands behind a Split, which is not supported");
+      if (!pipeline.splits.empty() || pipeline.byte_level)
+        problems.add(step.where, " (Metaspace) stands behind another step, which is not supported");
       pipeline.metaspace = Metaspace{.replacement = replacement_of(step, problems),
                                      .prepend = prepend_scheme(step, problems),
                                      .split = bool_field(step, "split", true, problems)};
-    } else {
-      refuse(step, "ByteLevel, Split, Metaspace", problems);
+    } else if (!read_characters(step, pipeline, problems)) {
+      refuse(step,
+             "ByteLevel, Split, Metaspace, Digits, Punctuation, Whitespace, WhitespaceSplit, "
+             "BertPreTokenizer, CharDelimiterSplit",
+             problems);
     }
   }
 }

@@ -7,6 +7,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -27,6 +28,9 @@ struct AddedToken {
   bool normalized = false;   ///< looked for in the normalized text
 };
 
+/// Says whether a special token written at bytes [begin, end) of the text counts as one.
+using PlaceFilter = std::function<bool(std::size_t begin, std::size_t end)>;
+
 /// Finds added tokens in a text: leftmost first, the longest where several begin at one place.
 class AddedTokenFinder {
  public:
@@ -41,9 +45,12 @@ class AddedTokenFinder {
     bool found() const { return id >= 0; }
   };
   /// The first match at or behind `from`; without one, an empty place at the end of the text. What
-  /// is not to be found (a special token without `with_special`, part of a word) is plain text, and
-  /// the search goes on behind it.
-  Match find(std::string_view text, std::size_t from, bool with_special = true) const;
+  /// is not to be found (a special token without `with_special` or where `counts` says no, part of
+  /// a word) is plain text, and the search goes on behind it.
+  Match find(std::string_view text,
+             std::size_t from,
+             bool with_special = true,
+             const PlaceFilter& counts = {}) const;
 
  private:
   const AddedToken* longest_at(std::string_view text, std::size_t at) const;

@@ -1,6 +1,7 @@
 // dolly.hpp: reading of data files, and the operations on rows.
 #include <lorapp/data/dolly.hpp>
 
+#include <lorapp/data/labels.hpp>
 #include "data_support.hpp"
 
 #include <doctest/doctest.h>
@@ -86,7 +87,7 @@ TEST_SUITE("data") {
     CHECK(parse_data_format("alpaca") == DataFormat::alpaca);
     CHECK(parse_data_format("text") == DataFormat::text);
     CHECK(contains(error_of([] { (void)parse_data_format("csv"); }),
-                   "expected auto, dolly, alpaca or text"));
+                   "expected auto, dolly, alpaca, text or chat"));
   }
 
   TEST_CASE("dolly: one message lists every bad line with its number and what was found") {
@@ -215,5 +216,60 @@ TEST_SUITE("data") {
       CHECK_THROWS_AS((void)rows.train_test_split(bad, 0), Error);
     CHECK(contains(error_of([&] { (void)rows.take(1).train_test_split(0.5, 0); }),
                    "leaves no row to train on"));
+  }
+
+  TEST_CASE("dolly: conversations are read from messages, and their problems are named") {
+    const TemporaryFolder folder;
+    const std::string row =
+        R"({"messages": [{"role": "system", "content": ""}, {"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "weight": 1, "tool_calls": null}]})";
+    for (const DataFormat format : {DataFormat::automatic, DataFormat::chat}) {
+      const auto rows = DollyDataset::from_file(folder.write("rows.jsonl", row + "\n"), format);
+      const std::vector<ChatMessage> want = {{.role = "system", .content = ""},
+                                             {.role = "user", .content = "q"},
+                                             {.role = "assistant", .content = "a"}};
+      CHECK((rows[0].messages == want));
+      CHECK(rows[0].instruction.empty());
+    }
+    CHECK(parse_data_format("chat") == DataFormat::chat);
+    CHECK(contains(error_of([] { (void)parse_data_format("sharegpt"); }), "alpaca, text or chat"));
+    const std::string message = file_error(
+        "{\"messages\": []}\n{\"messages\": [3, {\"role\": \"assistant\"}]}\n"
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}]}\n"
+        "{\"messages\": [{\"role\": 1, \"content\": [2], \"tool_calls\": [{}]}]}\n{\"text\": "
+        "\"x\"}\n");
+    CAPTURE(message);
+    for (const char* part : {"line 1: messages is a list of 0, expected a list of {role, content}",
+                             "line 2: messages[0] is 3", "messages[1]: content is missing",
+                             "line 3: messages has no answer of an assistant",
+                             "line 4: messages[0]: role is 1, expected a string; content is a list "
+                             "of 1, expected a string; "
+                             "tool_calls "
+                             "is not supported",
+                             "line 5: messages is missing"}) {
+      CAPTURE(part);
+      CHECK(contains(message, part));
+    }
+  }
+
+  TEST_CASE("dolly: conversations and instructions go through a chat template, text does not") {
+    const auto t = Tokenizer::from_pretrained(data_test::tokenizer_dir("json_llama3"));
+    const auto chat = ChatTemplate::built_in("llama3", t);
+    const auto rows =
+        DollyDataset::from_rows({{.instruction = "The river", .context = "near", .response = "old"},
+                                 {.messages = {{.role = "user", .content = "The river\n\nnear"},
+                                               {.role = "assistant", .content = "old"}}},
+                                 {.text = "The river"}});
+    const TokenizeOptions answers{.max_length = 100, .train_on_inputs = false};
+    const auto examples = rows.tokenize(t, chat, answers);
+    CHECK(examples.get(0) == examples.get(1));
+    CHECK(examples.get(1) == tokenize_chat(t, chat.render(rows[1].messages), answers).example);
+    CHECK(examples.get(2) == rows.skip(2).tokenize(t, PromptTemplate::alpaca(), answers).get(0));
+    CHECK(contains(error_of([&] { (void)rows.tokenize(t, PromptTemplate::alpaca(), answers); }),
+                   "alpaca: a row of messages needs a chat template"));
+    const auto wrong =
+        DollyDataset::from_rows({{.messages = {{.role = "assistant", .content = "a"}}}});
+    CHECK(contains(
+        error_of([&] { (void)wrong.tokenize(t, ChatTemplate::built_in("llama2", t), answers); }),
+        "[chat_template] rows in memory, row 1: llama2, line "));
   }
 }

@@ -58,6 +58,16 @@ TEST_SUITE("data") {
     CHECK(response_of(mistral.render(kShortRow)) == " Elbe");
   }
 
+  TEST_CASE("template: dolly puts the context under Input and an end mark behind the response") {
+    const auto dolly = PromptTemplate::named_or_file("dolly");
+    CHECK(dolly.render(kRow).text ==
+          "Below is an instruction that describes a task. Write a response that appropriately "
+          "completes the request.\n\n### Instruction:\nName a river.\n\nInput:\nRivers "
+          "flow.\n\n### Response:\nElbe\n\n### End");
+    CHECK(response_of(dolly.render(kShortRow)) == "Elbe\n\n### End");
+    CHECK(dolly.render_prompt(kShortRow).ends_with("Name a river.\n\n### Response:\n"));
+  }
+
   TEST_CASE("template: only an empty context counts as none, and nothing is trimmed") {
     const auto alpaca = PromptTemplate::alpaca();
     CHECK(contains(alpaca.render({.instruction = "i", .context = " ", .response = "r"}).text,
@@ -124,10 +134,10 @@ TEST_SUITE("data") {
     CHECK(contains(from_json("[1]"), "expected an object"));
     CHECK(contains(from_json("{\"a\": "), "line 1"));
     CHECK(contains(error_of([] { (void)PromptTemplate::named_or_file("chatml"); }),
-                   "expected alpaca, mistral-instruct"));
+                   "expected alpaca, dolly, mistral-instruct"));
     const std::string too_long(5000, 'x');
     CHECK(contains(error_of([&] { (void)PromptTemplate::named_or_file(too_long); }),
-                   "expected alpaca, mistral-instruct"));
+                   "expected alpaca, dolly, mistral-instruct"));
     CHECK(PromptTemplate::named_or_file("alpaca").name() == "alpaca");
     CHECK(PromptTemplate::named_or_file("mistral-instruct").name() == "mistral-instruct");
     CHECK(contains(

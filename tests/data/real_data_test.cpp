@@ -154,6 +154,38 @@ TEST_SUITE("data") {
     CHECK(wrong == 0);
   }
 
+  TEST_CASE("real data: chats have the ids and masks of transformers with Mistral's tokenizer") {
+    if (shared_data_missing()) return;
+    const std::vector<ChatMessage> chat = {
+        {.role = "system", .content = "Be short."},
+        {.role = "user", .content = "Name a river in  Europe?"},
+        {.role = "assistant", .content = "The Elbe — naïve 日本."},
+        {.role = "user", .content = "Why?"},
+        {.role = "assistant", .content = "It flows."}};
+    const auto check = [&](const char* name, const std::vector<int64_t>& ids, const char* mask) {
+      CAPTURE(name);
+      const RenderedChat rendered = ChatTemplate::built_in(name, mistral()).render(chat);
+      const auto encoding = encode_chat(mistral(), rendered);
+      CHECK(encoding.ids == ids);
+      std::string found;
+      for (const bool scored : answer_mask(mistral(), rendered, encoding))
+        found += scored ? '1' : '0';
+      CHECK(found == mask);
+    };
+    check("mistral-v1",
+          {1,     28792, 16289, 28793, 1739,  2485,  28723, 13,    13,  952,   264,   7782,
+           297,   28705, 3401,  28804, 733,   28748, 16289, 28793, 415, 1744,  1105,  1040,
+           1879,  28920, 333,   28705, 29142, 29119, 28723, 2,     733, 16289, 28793, 4315,
+           28804, 733,   28748, 16289, 28793, 661,   21142, 28723, 2},
+          "000000000000000000001111111111110000000001111");
+    check("alpaca", {1,     3574,  2485, 28723, 13,    13,    27332, 3133,  3112,  28747, 13,
+                     952,   264,   7782, 297,   28705, 3401,  28804, 13,    13,    27332, 12107,
+                     28747, 13,    1014, 1744,  1105,  1040,  1879,  28920, 333,   28705, 29142,
+                     29119, 28723, 2,    13,    13,    27332, 3133,  3112,  28747, 13,    7638,
+                     28804, 13,    13,   27332, 12107, 28747, 13,    1313,  21142, 28723, 2},
+          "0000000000000000000000001111111111110000000000000001111");
+  }
+
   TEST_CASE("real data: an array with categories and an Alpaca file read as they are") {
     if (shared_data_missing()) return;
     const auto twelve =

@@ -3,6 +3,7 @@
 // same rows.
 #pragma once
 
+#include <lorapp/data/chat_template.hpp>
 #include <lorapp/data/example.hpp>
 #include <lorapp/data/permutation.hpp>
 #include <lorapp/data/prompt_template.hpp>
@@ -30,9 +31,10 @@ enum class DataFormat {
   dolly,      ///< {instruction, context, response, category?}
   alpaca,     ///< {instruction, input, output}
   text,       ///< {text}: no template, the whole text is scored
+  chat,       ///< {messages: [{role, content}, …]}: for a ChatTemplate
 };
 
-/// "auto", "dolly", "alpaca", "text". Throws Error for another name.
+/// "auto", "dolly", "alpaca", "text", "chat". Throws Error for another name.
 LORAPP_API DataFormat parse_data_format(const std::string& name);
 
 class DollyDataset {
@@ -115,6 +117,16 @@ class DollyDataset {
            const PromptTemplate& prompt_template = PromptTemplate::alpaca(),
            const TokenizeOptions& options = {}) const;
 
+  /// The same with a chat template, for conversations and for rows of instructions, which count as
+  /// a question and its answer.
+  ///
+  /// The template puts bos and eos itself, so append_eos is of no account, but for rows of plain
+  /// text, which no template changes. What looks like a special token in a message is plain text.
+  /// Without train_on_inputs the assistant's answers are scored, all of a conversation's.
+  LORAPP_API TokenizedDataset tokenize(const Tokenizer& tokenizer,
+                                       const ChatTemplate& chat_template,
+                                       const TokenizeOptions& options = {}) const;
+
   /// A row and its number in its file (line or array element, from 1), by which errors call it.
   struct Row {
     Instruction instruction;
@@ -130,6 +142,9 @@ class DollyDataset {
 
  private:
   explicit DollyDataset(std::shared_ptr<const Table> table);
+
+  using MakeExample = std::function<LabeledExample(const Instruction&)>;
+  TokenizedDataset tokenize_each(const MakeExample& make, const TokenizeOptions& options) const;
 
   // Which of tables_ a row is in.
   std::size_t table_of(const Row& row) const {

@@ -25,6 +25,12 @@ struct Example {
   friend bool operator==(const Example&, const Example&) = default;
 };
 
+/// An example and whether max_length shortened it.
+struct LabeledExample {
+  Example example{};
+  bool cut = false;
+};
+
 /// Anything the trainer can read: `size()` and `get(i)`, i in [0, size()).
 template <class D>
 concept ExampleSource = requires(const D& source, int64_t i) {

@@ -24,6 +24,14 @@ inline constexpr const char* kWithContextKey = "prompt_with_context";
 inline constexpr const char* kWithoutContextKey = "prompt_without_context";
 }  // namespace detail
 
+/// One message of a conversation.
+struct ChatMessage {
+  std::string role{};  ///< "system", "user", "assistant", or what else a template knows
+  std::string content{};
+
+  friend bool operator==(const ChatMessage&, const ChatMessage&) = default;
+};
+
 /// One row of an instruction data set. Alpaca's `input` is `context`, its `output` is `response`.
 struct Instruction {
   std::string instruction{};
@@ -33,6 +41,8 @@ struct Instruction {
   /// A row of plain text: no template is applied, all of it is scored, and the fields above are
   /// empty.
   std::optional<std::string> text{};
+  /// A row that is a conversation, for a ChatTemplate; the fields above are empty.
+  std::vector<ChatMessage> messages{};
 };
 
 /// What a template made of a row.
@@ -65,6 +75,10 @@ class PromptTemplate {
   /// trained on.
   static PromptTemplate mistral_instruct();
 
+  /// The layout of Databricks' Dolly models: Alpaca's sentence and sections, `Input:` for the
+  /// context, and `### End` behind the response.
+  static PromptTemplate dolly();
+
   /// Reads a JSON object with the strings `prompt_with_context` and `prompt_without_context` (see
   /// docs/data.md). Throws Error listing every problem of both texts.
   LORAPP_API static PromptTemplate from_file(const std::filesystem::path& path);
@@ -74,10 +88,11 @@ class PromptTemplate {
                                      std::string_view with_context,
                                      std::string_view without_context);
 
-  /// "alpaca", "mistral-instruct", or the path of a template file.
+  /// "alpaca", "dolly", "mistral-instruct", or the path of a template file.
   static PromptTemplate named_or_file(const std::string& name_or_path);
 
-  /// The whole text of a row. A row of plain text is returned as it is, all of it response.
+  /// The whole text of a row. A row of plain text is returned as it is, all of it response. Throws
+  /// Error for a conversation, which needs a ChatTemplate.
   RenderedPrompt render(const Instruction& row) const;
 
   /// What generation starts from: the text of the row up to the response.
@@ -120,6 +135,14 @@ inline PromptTemplate PromptTemplate::mistral_instruct() {
                       "[INST] {instruction} [/INST] {response}");
 }
 
+inline PromptTemplate PromptTemplate::dolly() {
+  const std::string intro =
+      "Below is an instruction that describes a task. Write a response that appropriately "
+      "completes the request.\n\n### Instruction:\n{instruction}\n\n";
+  const std::string answer = "### Response:\n{response}\n\n### End";
+  return from_strings("dolly", intro + "Input:\n{context}\n\n" + answer, intro + answer);
+}
+
 inline PromptTemplate PromptTemplate::from_strings(std::string name,
                                                    std::string_view with_context,
                                                    std::string_view without_context) {
@@ -134,12 +157,13 @@ inline PromptTemplate PromptTemplate::from_strings(std::string name,
 
 inline PromptTemplate PromptTemplate::named_or_file(const std::string& name_or_path) {
   if (name_or_path == "alpaca") return alpaca();
+  if (name_or_path == "dolly") return dolly();
   if (name_or_path == "mistral-instruct") return mistral_instruct();
   std::error_code ignored;
   LORAPP_CHECK(std::filesystem::exists(name_or_path, ignored), detail::kTemplateOp, "\"",
                name_or_path,
                "\" is neither a template file nor the name of a built-in template; expected "
-               "alpaca, mistral-instruct, or the path of a JSON file");
+               "alpaca, dolly, mistral-instruct, or the path of a JSON file");
   return from_file(name_or_path);
 }
 
@@ -210,6 +234,8 @@ inline PromptTemplate::Layout PromptTemplate::parse(std::string_view text,
 
 inline RenderedPrompt PromptTemplate::render(const Instruction& row) const {
   RenderedPrompt result;
+  LORAPP_CHECK(row.messages.empty(), detail::kTemplateOp, name_,
+               ": a row of messages needs a chat template");
   if (row.text) {
     result.text = *row.text;
     result.response_spans.push_back({.begin = 0, .end = result.text.size()});

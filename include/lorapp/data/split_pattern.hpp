@@ -156,14 +156,6 @@ inline std::optional<SplitPattern> find_split_pattern(std::string_view regex) {
   return std::nullopt;
 }
 
-/// The known expressions, as an error message lists them.
-inline std::string known_split_patterns() {
-  std::string text;
-  for (const KnownSplit& known : kKnownSplits)
-    text += (text.empty() ? "" : "; ") + std::string(known.name) + ": " + std::string(known.regex);
-  return text;
-}
-
 /// Where the piece that begins at byte `at` of valid UTF-8 ends, at < text.size().
 inline std::size_t piece_end(SplitPattern pattern, std::string_view text, std::size_t at) {
   const PieceMatcher matcher(text);

@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -63,13 +64,21 @@ class LORAPP_API Tokenizer {
   /// The ids of encode() with the place of each token in the text.
   Encoding encode_with_spans(std::string_view text, bool add_special_tokens = true) const;
 
+  /// Says whether a special token written at bytes [begin, end) of a text is one.
+  using SpecialPlaces = std::function<bool(std::size_t begin, std::size_t end)>;
+
+  /// As encode_with_special() without bos and eos, with spans; a special token where `is_special`
+  /// says no is plain text, as in encode(). For texts that only in part are the caller's own, as a
+  /// chat's.
+  Encoding encode_markup(std::string_view text, const SpecialPlaces& is_special) const;
+
   /// The text of `ids`, as Hugging Face decodes: with `skip_special_tokens`, special tokens vanish
   /// first, then a tokenizer.json's decoder makes the text. `clean_up_tokenization_spaces` is
   /// ignored. Throws Error for an id that the vocabulary lacks.
   ///
-  /// With a tokenizer.model it is what LlamaTokenizer (5.23) does: one leading space is dropped (the
-  /// one that encoding put there); a run of byte tokens that is not UTF-8 becomes one U+FFFD per
-  /// byte.
+  /// With a tokenizer.model it is what LlamaTokenizer (5.23) does: one leading space is dropped
+  /// (the one that encoding put there); a run of byte tokens that is not UTF-8 becomes one U+FFFD
+  /// per byte.
   std::string decode(const std::vector<int64_t>& ids, bool skip_special_tokens = true) const;
 
   /// Turns ids into text one at a time: what all push() calls and finish() return, joined, is

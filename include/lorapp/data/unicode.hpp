@@ -17,6 +17,7 @@ namespace lorapp::detail {
 inline constexpr char32_t kNumCodePoints = 0x110000;
 /// U+FFFD in UTF-8.
 inline constexpr std::string_view kReplacementCharacter = "\xef\xbf\xbd";
+inline constexpr char32_t kReplacementCode = 0xfffd;
 
 /// One step through UTF-8 in the sense of the Unicode standard, table 3-7: no overlong forms, no
 /// surrogates.
@@ -66,14 +67,59 @@ LORAPP_API void append_utf8(char32_t code, std::string& text);
 
 /// Classes of a character; a character may be in several.
 enum CharacterClass : std::uint8_t {
-  kLetter = 1,      ///< \p{L}
-  kNumber = 2,      ///< \p{N}
-  kWhiteSpace = 4,  ///< \s
-  kWord = 8,        ///< \w
+  kLetter = 1,        ///< \p{L}
+  kNumber = 2,        ///< \p{N}
+  kWhiteSpace = 4,    ///< \s
+  kWord = 8,          ///< \w of Rust's regular expressions, which find added tokens and words
+  kRegexWord = 16,    ///< \w in a set of Oniguruma's, which a Split has
+  kPunctuation = 32,  ///< ASCII's, and P of an older Unicode
 };
 
 /// The class of every code point, kNumCodePoints entries; made at first use.
 LORAPP_API const std::uint8_t* character_classes();
+
+/// The general category of a character, in the order of the table.
+enum class Category : std::uint8_t {
+  Lu,
+  Ll,
+  Lt,
+  Lm,
+  Lo,
+  Mn,
+  Mc,
+  Me,
+  Nd,
+  Nl,
+  No,
+  Pc,
+  Pd,
+  Ps,
+  Pe,
+  Pi,
+  Pf,
+  Po,
+  Sm,
+  Sc,
+  Sk,
+  So,
+  Zs,
+  Zl,
+  Zp,
+  Cc,
+  Cf,
+  Cs,
+  Co,
+  Cn
+};
+inline constexpr std::string_view kCategoryNames[] = {
+    "Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me", "Nd", "Nl", "No", "Pc", "Pd", "Ps", "Pe",
+    "Pi", "Pf", "Po", "Sm", "Sc", "Sk", "So", "Zs", "Zl", "Zp", "Cc", "Cf", "Cs", "Co", "Cn"};
+
+/// The category of every code point, kNumCodePoints entries; made at first use.
+LORAPP_API const Category* general_categories();
+
+/// Appends a character in upper or lower case: sometimes several, as "SS" for U+00DF.
+LORAPP_API void append_cased(char32_t code, bool upper, std::string& text);
 
 /// Canonical decomposition and composition, as NFC needs them.
 class Composition {
