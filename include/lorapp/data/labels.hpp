@@ -100,7 +100,8 @@ inline Tokenizer::Encoding encode_chat(const Tokenizer& tokenizer, const Rendere
 inline std::vector<bool> answer_mask(const Tokenizer& tokenizer,
                                      const RenderedChat& chat,
                                      const Tokenizer::Encoding& encoding) {
-  const auto& [ids, spans] = encoding;
+  const auto& ids = encoding.ids;  // no binding: clang 14 captures none
+  const auto& spans = encoding.spans;
   std::vector<bool> mask(ids.size(), false);
   std::size_t first = 0;  // the first token that ends behind the beginning of the answer
   for (const RenderedChat::Span& answer : chat.answers) {
