@@ -47,16 +47,19 @@ void compare_answers(CausalLM& model,
                      const DollyDataset& rows,
                      const Options& options,
                      Json& result) {
-  const PromptTemplate prompt = options.data.prompt.prompt_template();
+  const RowTemplate prompt = options.data.row_template(rows, tokenizer, options.model.folder());
   GenerationConfig config = GenerationConfig::from_pretrained(options.model.folder());
   config.do_sample = false;
   config.max_new_tokens = GenerationConfig{}.max_new_tokens;
   double matches = 0;
   double overlap = 0;
   for (std::int64_t i = 0; i < rows.size(); ++i) {
-    const std::string text = generate(model, tokenizer, prompt.render_prompt(rows[i]), config).text;
-    matches += exact_match(text, rows[i].response);
-    overlap += token_f1(text, rows[i].response);
+    const std::string text =
+        generate_from(model, tokenizer, prompt.prompt_tokens(rows[i], tokenizer), config).text;
+    const bool chat = !rows[i].messages.empty();
+    const std::string& answer = chat ? rows[i].messages.back().content : rows[i].response;
+    matches += exact_match(text, answer);
+    overlap += token_f1(text, answer);
   }
   const auto count = static_cast<double>(rows.size());
   result["exact_match"] = matches / count;
@@ -73,7 +76,8 @@ int run(const Options& options) {
   LORAPP_CHECK(
       questions.filter([](const Instruction& row) { return row.text.has_value(); }).empty(), "eval",
       "--generate needs rows with an instruction and a response, found rows of plain text");
-  const TokenizedDataset examples = options.data.tokenize(rows, tokenizer, console);
+  const TokenizedDataset examples =
+      options.data.tokenize(rows, tokenizer, options.model.folder(), console);
   std::shared_ptr<CausalLM> model = options.model.load(tokenizer, console);
   if (!options.adapter.empty()) {
     model = load_adapter(model, options.adapter, options.model.base_name(), console);

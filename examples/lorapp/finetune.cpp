@@ -270,11 +270,12 @@ int run(const Options& options) {
   LoraConfig config = lora_config(options, console);
   const Tokenizer tokenizer = Tokenizer::from_pretrained(options.model.folder());
   const DollyDataset::Split rows = read_rows(options);
-  TokenizedDataset examples = options.data.tokenize(rows.train, tokenizer, console);
+  TokenizedDataset examples =
+      options.data.tokenize(rows.train, tokenizer, options.model.folder(), console);
   std::optional<TokenizedDataset> held_out;
   if (options.evaluates()) {
     console.say("To evaluate on:");
-    held_out = options.data.tokenize(rows.test, tokenizer, console);
+    held_out = options.data.tokenize(rows.test, tokenizer, options.model.folder(), console);
   }
 
   const auto model = make_model(options, model_options, std::move(config), tokenizer, console);

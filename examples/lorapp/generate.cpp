@@ -45,7 +45,7 @@ struct Options {
   bool compare = false;
 
   void add_to(CLI::App& app);
-  std::string prompt_text() const;
+  std::vector<std::int64_t> prompt_tokens(const Tokenizer& tokenizer) const;
   GenerationConfig generation_config(const Console& console) const;
 };
 
@@ -81,11 +81,11 @@ void Options::add_to(CLI::App& app) {
   common.add_to(app);
 }
 
-std::string Options::prompt_text() const {
-  if (prompt) return *prompt;
-  if (!instruction) throw CLI::RequiredError("--prompt or --instruction");
-  return prompt_template.prompt_template().render_prompt(
-      {.instruction = *instruction, .context = input});
+std::vector<std::int64_t> Options::prompt_tokens(const Tokenizer& tokenizer) const {
+  if (prompt) return detail::prompt_tokens(tokenizer, *prompt);
+  const Instruction row{.instruction = *instruction, .context = input};
+  return prompt_template.row_template(model.folder(), tokenizer, false)
+      .prompt_tokens(row, tokenizer);
 }
 
 GenerationConfig Options::generation_config(const Console& console) const {
@@ -119,14 +119,14 @@ Json to_json(const GenerationResult& result) {
 /// One answer: streamed to stdout as it is made, unless the result is printed at the end.
 GenerationResult answer(CausalLM& model,
                         const Tokenizer& tokenizer,
-                        const std::string& prompt,
+                        const std::vector<std::int64_t>& prompt,
                         const GenerationConfig& config,
                         const Options& options) {
   TextCallback on_text;
   if (!options.common.json && !options.no_stream) {
     on_text = [](std::string_view text) { std::cout << text << std::flush; };
   }
-  GenerationResult result = generate(model, tokenizer, prompt, config, on_text, &stop_flag());
+  GenerationResult result = generate_from(model, tokenizer, prompt, config, on_text, &stop_flag());
   if (!options.common.json) {
     if (options.no_stream) std::cout << result.text;
     std::cout << std::endl;
@@ -137,9 +137,11 @@ GenerationResult answer(CausalLM& model,
 int run(const Options& options) {
   options.common.apply();
   const Console console(options.common.json, options.common.quiet);
-  const std::string prompt = options.prompt_text();
+  if (!options.prompt && !options.instruction)
+    throw CLI::RequiredError("--prompt or --instruction");
   const GenerationConfig config = options.generation_config(console);
   const Tokenizer tokenizer = Tokenizer::from_pretrained(options.model.folder());
+  const std::vector<std::int64_t> prompt = options.prompt_tokens(tokenizer);
   std::shared_ptr<CausalLM> model = options.model.load(tokenizer, console);
   std::shared_ptr<PeftModel> tuned;
   if (!options.adapter.empty()) {

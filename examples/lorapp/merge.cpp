@@ -141,7 +141,8 @@ int run(const Options& options) {
   TokenizedDataset examples;
   if (!options.calibration.data.empty()) {  // read first, so that a wrong file costs no time
     tokenizer = Tokenizer::from_pretrained(options.model.folder());
-    examples = options.calibration.tokenize(options.calibration.read(), *tokenizer, console);
+    examples = options.calibration.tokenize(options.calibration.read(), *tokenizer,
+                                            options.model.folder(), console);
   }
 
   console.say("Merging " + options.adapter + " into " + options.model.model);

@@ -3,7 +3,9 @@
 #include "console.hpp"
 #include "hub.hpp"
 
+#include <lorapp/data/labels.hpp>
 #include <lorapp/error.hpp>
+#include <lorapp/generate/generate.hpp>
 #include <lorapp/io/dtype.hpp>
 #include <lorapp/io/hub_cache.hpp>
 #include <lorapp/nn/model_config.hpp>
@@ -193,8 +195,32 @@ std::shared_ptr<CausalLM> ModelOptions::load(const Tokenizer& tokenizer,
 
 CLI::Option* TemplateOptions::add_to(CLI::App& app) {
   return app
-      .add_option("--template", template_name, "alpaca, mistral-instruct or a template file (JSON)")
+      .add_option(
+          "--template", template_name,
+          "alpaca, dolly, mistral-instruct, a template file (JSON); chat (the model's own), "
+          "mistral-v1, mistral-v3, llama2, llama3, chatml, a chat template file (.jinja)")
       ->capture_default_str();
+}
+
+RowTemplate TemplateOptions::row_template(const std::filesystem::path& model,
+                                          const Tokenizer& tokenizer,
+                                          bool conversations) const {
+  const auto& names = ChatTemplate::built_in_names();
+  const bool shared = template_name == "alpaca" || template_name == "dolly";
+  const bool built_in = std::find(names.begin(), names.end(), template_name) != names.end();
+  if (template_name == "chat") return {.chat = ChatTemplate::from_pretrained(model, tokenizer)};
+  if (built_in && (conversations || !shared))
+    return {.chat = ChatTemplate::built_in(template_name, tokenizer)};
+  if (template_name.ends_with(".jinja"))
+    return {.chat = ChatTemplate::from_file(template_name, tokenizer)};
+  return {.prompt = PromptTemplate::named_or_file(template_name)};
+}
+
+std::vector<std::int64_t> RowTemplate::prompt_tokens(const Instruction& row,
+                                                     const Tokenizer& tokenizer) const {
+  if (!chat) return detail::prompt_tokens(tokenizer, prompt->render_prompt(row));
+  const auto messages = ChatTemplate::messages_of(row, /*prompt=*/true);
+  return encode_chat(tokenizer, chat->render(messages, {.add_generation_prompt = true})).ids;
 }
 
 void DataOptions::add_to(CLI::App& app, const std::string& files, bool required) {
@@ -202,7 +228,7 @@ void DataOptions::add_to(CLI::App& app, const std::string& files, bool required)
       ->required(required);
   app.add_option("--format", format, "Fields of the rows; auto: by those of the first row")
       ->capture_default_str()
-      ->check(CLI::IsMember({"auto", "dolly", "alpaca", "text"}));
+      ->check(CLI::IsMember({"auto", "dolly", "alpaca", "text", "chat"}));
   app.add_option("--skip", skip, "Rows to leave out at the beginning")
       ->capture_default_str()
       ->check(at_least(0));
@@ -231,12 +257,22 @@ DollyDataset DataOptions::read() const {
   return rows;
 }
 
+RowTemplate DataOptions::row_template(const DollyDataset& rows,
+                                      const Tokenizer& tokenizer,
+                                      const std::filesystem::path& model) const {
+  const auto is_chat = [](const Instruction& row) { return !row.messages.empty(); };
+  return prompt.row_template(model, tokenizer, !rows.filter(is_chat).empty());
+}
+
 TokenizedDataset DataOptions::tokenize(const DollyDataset& rows,
                                        const Tokenizer& tokenizer,
+                                       const std::filesystem::path& model,
                                        const Console& console) const {
-  TokenizedDataset examples = rows.tokenize(
-      tokenizer, prompt.prompt_template(),
-      {.max_length = max_length, .append_eos = append_eos, .train_on_inputs = train_on_inputs});
+  const RowTemplate made = row_template(rows, tokenizer, model);
+  const TokenizeOptions options{
+      .max_length = max_length, .append_eos = append_eos, .train_on_inputs = train_on_inputs};
+  TokenizedDataset examples = made.chat ? rows.tokenize(tokenizer, *made.chat, options)
+                                        : rows.tokenize(tokenizer, *made.prompt, options);
   const auto& counts = examples.statistics();
   console.say(std::to_string(counts.examples) + " examples, " + std::to_string(counts.tokens) +
               " tokens, " + std::to_string(counts.scored_tokens) + " of them scored");

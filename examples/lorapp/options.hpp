@@ -2,6 +2,7 @@
 // A member is the option of the same name with dashes; its initializer is the option's default.
 #pragma once
 
+#include <lorapp/data/chat_template.hpp>
 #include <lorapp/data/dolly.hpp>
 #include <lorapp/data/example.hpp>
 #include <lorapp/data/prompt_template.hpp>
@@ -74,11 +75,24 @@ struct ModelOptions {
   std::shared_ptr<CausalLM> load(const Tokenizer& tokenizer, const Console& console) const;
 };
 
+/// What --template names: a chat template if `chat` is there.
+struct RowTemplate {
+  std::optional<PromptTemplate> prompt{};
+  std::optional<ChatTemplate> chat{};
+
+  /// The tokens that an answer to the row starts from.
+  std::vector<std::int64_t> prompt_tokens(const Instruction& row, const Tokenizer& tokenizer) const;
+};
+
 struct TemplateOptions {
   std::string template_name = "alpaca";
 
   CLI::Option* add_to(CLI::App& app);
-  PromptTemplate prompt_template() const { return PromptTemplate::named_or_file(template_name); }
+  /// `chat` is the chat template of the model folder; a name that prompt and chat templates share
+  /// means the chat template if the rows are conversations.
+  RowTemplate row_template(const std::filesystem::path& model,
+                           const Tokenizer& tokenizer,
+                           bool conversations) const;
 };
 
 struct DataOptions {
@@ -99,7 +113,11 @@ struct DataOptions {
   /// Tokenizes rows, with a note on what was cut.
   TokenizedDataset tokenize(const DollyDataset& rows,
                             const Tokenizer& tokenizer,
+                            const std::filesystem::path& model,
                             const Console& console) const;
+  RowTemplate row_template(const DollyDataset& rows,
+                           const Tokenizer& tokenizer,
+                           const std::filesystem::path& model) const;
 };
 
 }  // namespace lorapp::program

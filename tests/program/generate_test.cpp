@@ -70,6 +70,77 @@ TEST_SUITE("program") {
           prompt_tokens({"--prompt", "[INST] Add. [/INST]"}));
   }
 
+  TEST_CASE("generate: an instruction goes through a chat template, built in or the model's own") {
+    const World world;
+    const auto prompt_tokens = [&](const Arguments& more) {
+      Arguments arguments = generate(world, more);
+      arguments.insert(arguments.end(), {"--max-new-tokens", "1", "--json"});
+      const Outcome outcome = run_lorapp(arguments);
+      CAPTURE(outcome.err);
+      REQUIRE(outcome.status == 0);
+      return outcome.json()["prompt_tokens"];
+    };
+    const auto parsed = [&](const std::string& text) {
+      return run_lorapp({"tokenize", "--model", world.model(), "--text", text, "--parse-special",
+                         "--no-special-tokens", "--json"})
+          .json()["tokens"];
+    };
+    CHECK(prompt_tokens({"--instruction", "Add.", "--template", "mistral-v3"}) ==
+          parsed("<s>[INST] Add.[/INST]"));
+    CHECK(prompt_tokens({"--instruction", "Add.", "--input", "1", "--template", "llama2"}) ==
+          parsed("<s>[INST] Add.\n\n1 [/INST]"));
+    const std::string file =
+        world.folder()
+            .write("own.jinja", "{{ bos_token }}Q: {{ messages[0].content }} A:")
+            .string();
+    CHECK(prompt_tokens({"--instruction", "Add.", "--template", file}) == parsed("<s>Q: Add. A:"));
+    const Outcome none =
+        run_lorapp(generate(world, {"--instruction", "Add.", "--template", "chat"}));
+    CHECK(none.status == 1);
+    CHECK(contains(none.err, "has no chat template"));
+    world.folder().write("model/chat_template.jinja",
+                         "{{ eos_token }}{% for m in messages %}{{ m.content }}{% endfor %}");
+    CHECK(prompt_tokens({"--instruction", "Add.", "--template", "chat"}) == parsed("</s>Add."));
+  }
+
+  TEST_CASE("finetune and eval: conversations are trained and asked through a chat template") {
+    const World world;
+    const std::string data =
+        world.folder()
+            .write(
+                "chat.jsonl",
+                R"({"messages": [{"role": "user", "content": "What is it?"}, {"role": "assistant", "content": "The dog."}]})"
+                "\n"
+                R"({"messages": [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Who?"}, {"role": "assistant", "content": "A fox."}]})"
+                "\n")
+            .string();
+    const auto eval = [&](const Arguments& more) {
+      Arguments arguments = {"eval",   "--model", world.model(),          "--threads", "1",
+                             "--data", data,      "--no-train-on-inputs", "--json"};
+      arguments.insert(arguments.end(), more.begin(), more.end());
+      return run_lorapp(arguments);
+    };
+    const Outcome result =
+        eval({"--format", "chat", "--template", "mistral-v1", "--generate", "1"});
+    CAPTURE(result.err);
+    REQUIRE(result.status == 0);
+    CHECK(result.json()["generated"] == 1);
+    const auto all = run_lorapp({"eval", "--model", world.model(), "--threads", "1", "--data", data,
+                                 "--template", "mistral-v1", "--json"})
+                         .json();
+    CHECK(all["tokens"].get<int>() > result.json()["tokens"].get<int>());
+    CHECK(eval({"--template", "alpaca"}).status == 0);
+    const Outcome prompt = eval({"--template", "mistral-instruct"});
+    CHECK(prompt.status == 1);
+    CHECK(contains(prompt.err, "a row of messages needs a chat template"));
+    const Outcome tuned =
+        run_lorapp({"finetune", "--model", world.model(), "--data", data, "--template", "llama2",
+                    "--no-train-on-inputs", "--output-dir", world.path("chat-out"), "--max-steps",
+                    "2", "--threads", "1", "--json"});
+    CAPTURE(tuned.err);
+    CHECK(tuned.status == 0);
+  }
+
   TEST_CASE("generate: sampling repeats with the seed and depends on it") {
     const World world;
     const auto tokens = [&](const char* seed) {

@@ -97,21 +97,24 @@ inline std::vector<int64_t> end_tokens(const GenerationConfig& config,
 }
 
 /// bos (where the tokenizer has one) and the prompt as it stands.
-inline std::vector<int64_t> prompt_tokens(const CausalLM& model,
-                                          const Tokenizer& tokenizer,
-                                          std::string_view prompt) {
+inline std::vector<int64_t> prompt_tokens(const Tokenizer& tokenizer, std::string_view prompt) {
+  std::vector<int64_t> ids = tokenizer.encode(prompt, /*add_special_tokens=*/false);
+  if (tokenizer.add_bos()) ids.insert(ids.begin(), *tokenizer.bos_id());
+  return ids;
+}
+
+inline void check_prompt(const CausalLM& model,
+                         const Tokenizer& tokenizer,
+                         const std::vector<int64_t>& ids) {
   const ModelConfig& config = model.config();
   LORAPP_CHECK(tokenizer.vocab_size() <= config.vocab_size, "generate", "the tokenizer has ",
                tokenizer.vocab_size(), " tokens, but the model's embedding has ", config.vocab_size,
                " rows");
-  std::vector<int64_t> ids = tokenizer.encode(prompt, /*add_special_tokens=*/false);
-  if (tokenizer.add_bos()) ids.insert(ids.begin(), *tokenizer.bos_id());
   LORAPP_CHECK(!ids.empty(), "generate",
                "the prompt is empty and the tokenizer has no bos token to begin with");
   LORAPP_CHECK(static_cast<int64_t>(ids.size()) < config.max_position_embeddings, "generate",
                "the prompt has ", ids.size(), " tokens, but the model's context is ",
                config.max_position_embeddings, " (max_position_embeddings), which leaves no room");
-  return ids;
 }
 
 inline double per_second(std::size_t count, std::chrono::steady_clock::duration time) {
@@ -121,24 +124,25 @@ inline double per_second(std::size_t count, std::chrono::steady_clock::duration 
 
 }  // namespace detail
 
-/// Continues `prompt`, which is taken as it is after bos.
+/// Continues the tokens of a prompt, which are taken as they are.
 ///
 /// Runs without gradients and in evaluation mode, and leaves the model's modes and every global
 /// state as they were. Ends at an end token, a stop string, max_new_tokens or the model's context
 /// (max_position_embeddings). `on_text` receives the text while it is made; `interrupt`, if given,
 /// is read before every token. Throws Error for settings outside their range, a prompt that fills
 /// the context, and logits that are not finite.
-inline GenerationResult generate(CausalLM& model,
-                                 const Tokenizer& tokenizer,
-                                 std::string_view prompt,
-                                 const GenerationConfig& config = {},
-                                 const TextCallback& on_text = {},
-                                 const std::atomic<bool>* interrupt = nullptr) {
+inline GenerationResult generate_from(CausalLM& model,
+                                      const Tokenizer& tokenizer,
+                                      std::vector<int64_t> prompt,
+                                      const GenerationConfig& config = {},
+                                      const TextCallback& on_text = {},
+                                      const std::atomic<bool>* interrupt = nullptr) {
   using Clock = std::chrono::steady_clock;
   const std::vector<int64_t> ends = detail::end_tokens(config, model.config(), tokenizer);
   Sampler sampler(config, ends);
   GenerationResult result;
-  result.prompt_tokens = detail::prompt_tokens(model, tokenizer, prompt);
+  detail::check_prompt(model, tokenizer, prompt);
+  result.prompt_tokens = std::move(prompt);
   const auto prompt_length = static_cast<int64_t>(result.prompt_tokens.size());
   const int64_t limit =
       std::min(config.max_new_tokens, model.config().max_position_embeddings - prompt_length);
@@ -197,6 +201,17 @@ inline GenerationResult generate(CausalLM& model,
     result.tokens_per_second = detail::per_second(result.tokens.size() - 1, end - prefilled);
   }
   return result;
+}
+
+/// Continues `prompt`, which is taken as it is after bos.
+inline GenerationResult generate(CausalLM& model,
+                                 const Tokenizer& tokenizer,
+                                 std::string_view prompt,
+                                 const GenerationConfig& config = {},
+                                 const TextCallback& on_text = {},
+                                 const std::atomic<bool>* interrupt = nullptr) {
+  return generate_from(model, tokenizer, detail::prompt_tokens(tokenizer, prompt), config, on_text,
+                       interrupt);
 }
 
 }  // namespace lorapp
