@@ -52,11 +52,11 @@ bool is_float(const std::string& dtype) {
 
 // One problem a name, with the candidate it may have been meant for; a long list is cut, so that
 // the other kinds of problems stay in sight.
-void list_names(Problems& problems,
-                const std::vector<std::string>& names,
-                const std::vector<std::string>& candidates,
-                const std::string& what,
-                const std::string& hint) {
+void add_names(Problems& problems,
+               const std::vector<std::string>& names,
+               const std::vector<std::string>& candidates,
+               const std::string& what,
+               const std::string& hint) {
   constexpr std::size_t kMaxNames = 7;
   for (std::size_t i = 0; i < std::min(names.size(), kMaxNames); ++i) {
     const auto near = nearest_names(names[i], candidates, 1);
@@ -155,9 +155,9 @@ std::vector<WeightSource> match_weights(const Checkpoint& checkpoint,
   for (const std::string& name : checkpoint.names()) {
     if (!known.contains(name) && !is_ignored(name, config)) unexpected.push_back(name);
   }
-  list_names(problems, missing, unexpected, " is missing", "the nearest name in the files is ");
-  list_names(problems, unexpected, missing, " is no tensor of this " + config.model_type + " model",
-             "the nearest that is missing is ");
+  add_names(problems, missing, unexpected, " is missing", "the nearest name in the files is ");
+  add_names(problems, unexpected, missing, " is no tensor of this " + config.model_type + " model",
+            "the nearest that is missing is ");
   problems.throw_if_any();
   return sources;
 }

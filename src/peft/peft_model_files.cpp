@@ -25,14 +25,6 @@ constexpr const char* kWeightsName = "adapter_model.safetensors";
 constexpr const char* kCardName = "README.md";
 constexpr const char* kPickleName = "adapter_model.bin";
 
-std::string shape_text(torch::IntArrayRef shape) {
-  std::string text = "[";
-  for (std::size_t i = 0; i < shape.size(); ++i) {
-    text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
-  }
-  return text + "]";
-}
-
 bool is_float(const std::string& dtype) {
   return dtype == "F32" || dtype == "F16" || dtype == "BF16" || dtype == "F64";
 }
@@ -164,8 +156,8 @@ void check_tensors(const SafetensorsFile& file,
   const auto check = [&](const std::string& name, const torch::Tensor& tensor) {
     const TensorInfo& info = file.info(name);
     if (tensor.sizes() != torch::IntArrayRef(info.shape)) {
-      problems.add(name, " has the shape ", shape_text(info.shape), "; expected ",
-                   shape_text(tensor.sizes()));
+      problems.add(name, " has the shape ", torch::IntArrayRef(info.shape), "; expected ",
+                   tensor.sizes());
     }
     if (!is_float(info.dtype)) {
       problems.add(name, " has the type ", info.dtype, "; expected a floating type");
@@ -175,7 +167,7 @@ void check_tensors(const SafetensorsFile& file,
     if (file.contains(name)) {
       check(name, tensor);
     } else {
-      problems.add("missing ", name, " ", shape_text(tensor.sizes()), nearest(name, unexpected));
+      problems.add("missing ", name, " ", tensor.sizes(), nearest(name, unexpected));
     }
   }
   for (const OptionalWeight& weight : optional) {
