@@ -46,10 +46,6 @@ std::string text_of(const std::vector<std::int64_t>& shape) {
   return concat(torch::IntArrayRef(shape));
 }
 
-bool is_float(const std::string& dtype) {
-  return dtype == "F32" || dtype == "BF16" || dtype == "F16" || dtype == "F64";
-}
-
 // One problem a name, with the candidate it may have been meant for; a long list is cut, so that
 // the other kinds of problems stay in sight.
 void add_names(Problems& problems,
@@ -191,6 +187,10 @@ void check_load_options(const LoadOptions& options) {
 }
 
 }  // namespace
+
+bool is_float(const std::string& dtype) {
+  return dtype == "F32" || dtype == "BF16" || dtype == "F16" || dtype == "F64";
+}
 
 bool matches_skip_module(const std::string& path, const std::string& pattern) {
   return path.ends_with(pattern) ||

@@ -26,6 +26,9 @@ struct WeightSource {
   bool is_4bit = false;  ///< as bitsandbytes stores it
 };
 
+/// Whether a safetensors type is one that weights may have: F32, BF16, F16, F64.
+bool is_float(const std::string& dtype);
+
 /// Whether a skip_modules pattern means a module: whole names anywhere in its path, or the end of
 /// its path, as for transformers' llm_int8_skip_modules (regular expressions aside).
 bool matches_skip_module(const std::string& path, const std::string& pattern);

@@ -3,6 +3,7 @@
 #include "atomic_file.hpp"
 #include "build_adapter.hpp"
 #include "nearest_names.hpp"
+#include "nn/weight_sources.hpp"
 
 #include <lorapp/error.hpp>
 #include <lorapp/io/dtype.hpp>
@@ -21,13 +22,9 @@ namespace {
 
 constexpr const char* kOp = "adapter";
 constexpr const char* kConfigName = "adapter_config.json";
-constexpr const char* kWeightsName = "adapter_model.safetensors";
+constexpr const char* kAdapterWeightsName = "adapter_model.safetensors";
 constexpr const char* kCardName = "README.md";
 constexpr const char* kPickleName = "adapter_model.bin";
-
-bool is_float(const std::string& dtype) {
-  return dtype == "F32" || dtype == "F16" || dtype == "BF16" || dtype == "F64";
-}
 
 // A frozen weight that a file may hold: PEFT saves an embedding or a head beside an adapter that
 // targets it, or where the vocabulary has grown.
@@ -102,7 +99,7 @@ void check_folder(const std::filesystem::path& dir) {
 void check_no_pickle(const std::filesystem::path& dir) {
   std::error_code ignored;
   const std::filesystem::path pickle = dir / kPickleName;
-  const std::filesystem::path weights = dir / kWeightsName;
+  const std::filesystem::path weights = dir / kAdapterWeightsName;
   if (std::filesystem::exists(weights, ignored) || !std::filesystem::exists(pickle, ignored)) {
     return;
   }
@@ -159,7 +156,7 @@ void check_tensors(const SafetensorsFile& file,
       problems.add(name, " has the shape ", torch::IntArrayRef(info.shape), "; expected ",
                    tensor.sizes());
     }
-    if (!is_float(info.dtype)) {
+    if (!detail::is_float(info.dtype)) {
       problems.add(name, " has the type ", info.dtype, "; expected a floating type");
     }
   };
@@ -215,10 +212,10 @@ void PeftModel::save_adapter(const Adapter& adapter, const std::filesystem::path
   // was, rather than new weights beside an old configuration.
   const detail::AtomicDirectory aside(dir / ".new-adapter",
                                       detail::AtomicDirectory::Existing::replace);
-  write_safetensors(aside.path() / kWeightsName, tensors);
+  write_safetensors(aside.path() / kAdapterWeightsName, tensors);
   adapter.config.save(aside.path() / kConfigName);
   detail::write_file_atomically(aside.path() / kCardName, detail::adapter_card(adapter.config));
-  for (const char* name : {kWeightsName, kConfigName, kCardName}) {
+  for (const char* name : {kAdapterWeightsName, kConfigName, kCardName}) {
     std::filesystem::rename(aside.path() / name, dir / name, error);
     LORAPP_CHECK(!error, kOp, (dir / name).string(),
                  ": cannot be given its name: ", error.message());
@@ -229,12 +226,12 @@ void PeftModel::load_adapter_weights(const std::filesystem::path& dir) {
   LORAPP_CHECK(!is_merged(), kOp, "the adapters are merged into the weights; unmerge() first");
   const std::filesystem::path own = folder_of(active_->name, dir);
   std::error_code ignored;
-  load_tensors(*active_, std::filesystem::exists(own / kWeightsName, ignored) ? own : dir);
+  load_tensors(*active_, std::filesystem::exists(own / kAdapterWeightsName, ignored) ? own : dir);
 }
 
 void PeftModel::load_tensors(Adapter& adapter, const std::filesystem::path& dir) {
   check_no_pickle(dir);
-  const std::filesystem::path path = dir / kWeightsName;
+  const std::filesystem::path path = dir / kAdapterWeightsName;
   const SafetensorsFile file = SafetensorsFile::open(path);
   const NamedTensors state = trained_state(adapter);
   const std::vector<OptionalWeight> optional = optional_weights(*base_, adapter);
