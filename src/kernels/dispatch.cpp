@@ -36,6 +36,12 @@ struct Tables {
     if (table.dequantize_4bit == nullptr) table.dequantize_4bit = weaker.dequantize_4bit;
     if (table.quantize_nested == nullptr) table.quantize_nested = weaker.quantize_nested;
     if (table.expand_nested == nullptr) table.expand_nested = weaker.expand_nested;
+    if (table.product == nullptr) {
+      table.product_shape = weaker.product_shape;
+      table.pack_rows = weaker.pack_rows;
+      table.product = weaker.product;
+      table.vector_product = weaker.vector_product;
+    }
   }
 };
 
@@ -64,9 +70,7 @@ TableList compiled_tables() noexcept {
   return {all.items, all.items + all.count};
 }
 
-bool can_run(const KernelTable& table) noexcept {
-  return (table.required & ~cpu_features()) == 0;
-}
+bool can_run(const KernelTable& table) noexcept { return (table.required & ~cpu_features()) == 0; }
 
 const KernelTable* find_table(std::string_view name) noexcept {
   for (const KernelTable& table : compiled_tables()) {

@@ -74,16 +74,19 @@ LORAPP_HD float round_to(Float type, float x) {
 
 /// Element types, as template arguments: how one element is stored, and its value.
 struct F32 {
+  static constexpr Float kFloat = Float::f32;
   using Storage = float;
   LORAPP_HD static float load(Storage x) { return x; }
   LORAPP_HD static Storage store(float x) { return x; }
 };
 struct Bf16 {
+  static constexpr Float kFloat = Float::bf16;
   using Storage = std::uint16_t;
   LORAPP_HD static float load(Storage x) { return bf16_to_f32(x); }
   LORAPP_HD static Storage store(float x) { return f32_to_bf16(x); }
 };
 struct F16 {
+  static constexpr Float kFloat = Float::f16;
   using Storage = std::uint16_t;
   LORAPP_HD static float load(Storage x) { return f16_to_f32(x); }
   LORAPP_HD static Storage store(float x) { return f32_to_f16(x); }

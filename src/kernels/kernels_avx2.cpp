@@ -1,6 +1,7 @@
 // The AVX2 table (with FMA and F16C: every AVX2 CPU has them).
-#include "kernels/simd_avx2.hpp"
+#include "kernels/vec_avx2.hpp"
 
 #include "kernels/kernels.inl"
+#include "kernels/vector_product.inl"
 
-LORAPP_DEFINE_KERNEL_TABLE(avx2, kAvx2 | kFma | kF16c)
+LORAPP_DEFINE_KERNEL_TABLE(avx2, kAvx2 | kFma | kF16c, LORAPP_PRODUCTS)

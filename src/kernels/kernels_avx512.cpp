@@ -1,7 +1,9 @@
 // The AVX-512 table: F, BW, VL, DQ.
-#include "kernels/simd_avx512.hpp"
+#include "kernels/vec_avx512.hpp"
 
 #include "kernels/kernels.inl"
+#include "kernels/vector_product.inl"
 
 LORAPP_DEFINE_KERNEL_TABLE(avx512,
-                           kAvx2 | kFma | kF16c | kAvx512f | kAvx512bw | kAvx512vl | kAvx512dq)
+                           kAvx2 | kFma | kF16c | kAvx512f | kAvx512bw | kAvx512vl | kAvx512dq,
+                           LORAPP_PRODUCTS)

@@ -1,9 +1,11 @@
 // The AVX-512 table on CPUs that also multiply bf16 natively.
 // Rounding to bf16 stays in integers: VCVTNEPS2BF16 flushes subnormals, which would change values.
-#include "kernels/simd_avx512.hpp"
+#include "kernels/vec_avx512.hpp"
 
 #include "kernels/kernels.inl"
+#include "kernels/vector_product.inl"
 
 LORAPP_DEFINE_KERNEL_TABLE(avx512bf16,
                            kAvx2 | kFma | kF16c | kAvx512f | kAvx512bw | kAvx512vl | kAvx512dq |
-                               kAvx512bf16)
+                               kAvx512bf16,
+                           LORAPP_PRODUCTS)

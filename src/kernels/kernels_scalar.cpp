@@ -1,6 +1,7 @@
 // The reference table: no instruction set beyond the compiler's default.
-#include "kernels/simd_scalar.hpp"
+#include "kernels/vec_scalar.hpp"
 
 #include "kernels/kernels.inl"
+#include "kernels/vector_product.inl"
 
-LORAPP_DEFINE_KERNEL_TABLE(scalar, 0)
+LORAPP_DEFINE_KERNEL_TABLE(scalar, 0, LORAPP_PRODUCTS)

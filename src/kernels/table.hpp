@@ -61,6 +61,11 @@ struct NestedExpandArgs {
   float* absmax;  // [n]
 };
 
+struct ProductShape;
+struct PackRowsArgs;
+struct ProductArgs;
+struct VectorProductArgs;
+
 /// CPU features, one bit each.
 enum Feature : std::uint32_t {
   kAvx2 = 1u << 0,
@@ -74,8 +79,8 @@ enum Feature : std::uint32_t {
   kAmxBf16 = 1u << 8,
 };
 
-/// A null entry means: use the next weaker table's. Every result is bit-equal to the scalar
-/// table's.
+/// A null entry means: use the next weaker table's. What codecs write is bit-equal to the scalar
+/// table's; products sum in an order of their own (product_args.hpp).
 struct KernelTable {
   const char* name;
   std::uint32_t required;      // Feature bits
@@ -87,6 +92,12 @@ struct KernelTable {
   void (*dequantize_4bit)(const DequantizeArgs&);
   void (*quantize_nested)(const NestedQuantizeArgs&);
   void (*expand_nested)(const NestedExpandArgs&);
+
+  // The four products belong together: an operand that one table has packed, it alone reads.
+  ProductShape (*product_shape)(Float round);
+  void (*pack_rows)(const PackRowsArgs&);
+  void (*product)(const ProductArgs&);
+  void (*vector_product)(const VectorProductArgs&);
 };
 
 const KernelTable& table_scalar();

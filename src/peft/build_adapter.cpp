@@ -208,7 +208,7 @@ void add_lora(Adapter& adapter,
       options.out_features = linear->out_features();
       options.bias = config.lora_bias;
       options.index = adapter.layers.size();
-      options.device = linear->is_quantized() ? linear->quantized().codes().device()
+      options.device = linear->is_quantized() ? linear->quantized().device()
                                               : linear->dense_weight().device();
       auto lora = std::make_shared<LoraAdapter>(options);
       lora->train(linear->is_training());

@@ -1,9 +1,10 @@
 // linear_4bit: the product with a 4-bit weight, and its gradient.
-// The graph keeps a handle to the packed weight; dense values exist only inside a call.
+// The graph keeps a handle to the weight as it was given; nothing else of it outlives a call.
 #include <lorapp/error.hpp>
 #include <lorapp/quant/ops.hpp>
 
 #include "quant/checks.hpp"
+#include "quant/packed_product.hpp"
 
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -24,6 +25,15 @@ struct Saved : torch::CustomClassHolder {
   std::optional<at::ScalarType> bias_dtype;  // none: no bias
 };
 
+// The weight as the kernels read it, packed for this call if it is not; nothing where they do not
+// apply: the weight cannot be packed, or the product is asked for in float64.
+std::optional<QuantizedTensor> packed_for(const QuantizedTensor& weight,
+                                          at::ScalarType compute_dtype) {
+  if (compute_dtype == at::kDouble) return std::nullopt;
+  QuantizedTensor packed = weight.packed();
+  return packed.is_packed() ? std::optional(std::move(packed)) : std::nullopt;
+}
+
 class Nf4LinearFn : public torch::autograd::Function<Nf4LinearFn> {
  public:
   static at::Tensor forward(AutogradContext* context,
@@ -38,6 +48,9 @@ class Nf4LinearFn : public torch::autograd::Function<Nf4LinearFn> {
     context->saved_data["saved"] = c10::IValue::make_capsule(saved);
 
     at::AutoDispatchBelowADInplaceOrView below;
+    if (const auto packed = packed_for(weight, compute_dtype)) {
+      return detail::packed_product(x, *packed, /*transposed=*/false, bias, compute_dtype);
+    }
     const at::Tensor dense = dequantize_4bit(weight, compute_dtype);
     std::optional<at::Tensor> b;
     if (bias) b = bias->to(compute_dtype);
@@ -54,8 +67,12 @@ class Nf4LinearFn : public torch::autograd::Function<Nf4LinearFn> {
     at::NoGradGuard no_grad;
     at::Tensor dx, dbias;
     if (context->needs_input_grad(0)) {
-      const at::Tensor dense = dequantize_4bit(saved.weight, saved.compute_dtype);
-      dx = at::matmul(dy.to(saved.compute_dtype), dense).to(dy.scalar_type());
+      if (const auto packed = packed_for(saved.weight, saved.compute_dtype)) {
+        dx = detail::packed_product(dy, *packed, /*transposed=*/true, {}, saved.compute_dtype);
+      } else {
+        const at::Tensor dense = dequantize_4bit(saved.weight, saved.compute_dtype);
+        dx = at::matmul(dy.to(saved.compute_dtype), dense).to(dy.scalar_type());
+      }
     }
     // The context counts only the tensors that were given.
     if (saved.bias_dtype && context->needs_input_grad(1)) {

@@ -7,6 +7,7 @@
 
 #include "quant/backend.hpp"
 #include "quant/checks.hpp"
+#include "quant/float_type.hpp"
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -21,12 +22,6 @@ namespace {
 // Weights that one thread takes at least: below, starting a thread costs more than it saves.
 constexpr std::int64_t kQuantizeGrain = 1 << 16;
 constexpr std::int64_t kDequantizeGrain = 1 << 18;
-
-kernels::Float float_type(at::ScalarType dtype) {
-  if (dtype == at::kBFloat16) return kernels::Float::bf16;
-  if (dtype == at::kHalf) return kernels::Float::f16;
-  return kernels::Float::f32;
-}
 
 void check_on_cpu(const at::Device& device, const char* op) {
   LORAPP_CHECK(!device.is_cuda() || cuda_available(), op, "a tensor is on ", device,
@@ -65,7 +60,7 @@ void quantize_blocks(const at::Tensor& w,
         const std::int64_t offset = begin * blocksize;
         const std::int64_t bad = kernel.quantize_4bit({
             .x = x + offset * element_size,
-            .x_type = float_type(w.scalar_type()),
+            .x_type = detail::float_type(w.scalar_type()),
             .n = std::min(end * blocksize, n) - offset,
             .blocksize = blocksize,
             .book = &book,
@@ -125,8 +120,9 @@ void dequantize_blocks(const QuantizedTensor& w, kernels::Float out_type, void* 
   const auto& kernel = detail::kernel_table();
   const std::int64_t numel = w.numel();
   const std::int64_t blocksize = w.blocksize();
-  const std::int64_t blocks = w.absmax().numel();
-  const auto* codes = w.codes().const_data_ptr<std::uint8_t>();
+  const at::Tensor codes_tensor = w.codes(), absmax_tensor = w.absmax();
+  const std::int64_t blocks = absmax_tensor.numel();
+  const auto* codes = codes_tensor.const_data_ptr<std::uint8_t>();
   const std::int64_t out_size = out_type == kernels::Float::f32 ? 4 : 2;
   at::parallel_for(0, blocks, std::max<std::int64_t>(1, kDequantizeGrain / blocksize),
                    [&](std::int64_t begin, std::int64_t end) {
@@ -137,7 +133,7 @@ void dequantize_blocks(const QuantizedTensor& w, kernels::Float out_type, void* 
                        const float* absmax = expanded;
                        if (w.is_nested()) {
                          kernel.expand_nested({
-                             .codes = w.absmax().const_data_ptr<std::uint8_t>() + b,
+                             .codes = absmax_tensor.const_data_ptr<std::uint8_t>() + b,
                              .nested_absmax = w.nested_absmax().const_data_ptr<float>(),
                              .first = b,
                              .n = count,
@@ -147,7 +143,7 @@ void dequantize_blocks(const QuantizedTensor& w, kernels::Float out_type, void* 
                              .absmax = expanded,
                          });
                        } else {
-                         absmax = w.absmax().const_data_ptr<float>() + b;
+                         absmax = absmax_tensor.const_data_ptr<float>() + b;
                        }
                        const std::int64_t offset = b * blocksize;
                        kernel.dequantize_4bit({
@@ -156,7 +152,7 @@ void dequantize_blocks(const QuantizedTensor& w, kernels::Float out_type, void* 
                            .n = std::min(offset + count * blocksize, numel) - offset,
                            .blocksize = blocksize,
                            .value = w.code().const_data_ptr<float>(),
-                           .via = float_type(w.dtype()),
+                           .via = detail::float_type(w.dtype()),
                            .out_type = out_type,
                            .out = static_cast<char*>(out) + offset * out_size,
                        });
@@ -208,7 +204,7 @@ torch::Tensor dequantize_4bit(const QuantizedTensor& w, std::optional<torch::Dty
   check_on_cpu(w.device(), kOp);
   const at::ScalarType direct = detail::is_quantizable(dtype) ? dtype : at::kFloat;
   const at::Tensor dense = at::empty(w.shape(), direct);
-  dequantize_blocks(w, float_type(direct), dense.mutable_data_ptr());
+  dequantize_blocks(w, detail::float_type(direct), dense.mutable_data_ptr());
   return dense.to(dtype);
 }
 

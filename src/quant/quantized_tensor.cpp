@@ -3,6 +3,7 @@
 #include <lorapp/quant/quantized_tensor.hpp>
 
 #include "quant/checks.hpp"
+#include "quant/packed_codes.hpp"
 
 #include <ATen/ATen.h>
 
@@ -115,7 +116,7 @@ std::int64_t QuantizedTensor::numel() const noexcept {
 }
 
 std::int64_t QuantizedTensor::nbytes() const {
-  std::int64_t bytes = 0;
+  std::int64_t bytes = packed_ != nullptr ? packed_->nbytes() : 0;
   for (const at::Tensor& tensor :
        {parts_.codes, parts_.absmax, parts_.code, parts_.nested_absmax, parts_.nested_code}) {
     if (tensor.defined()) bytes += static_cast<std::int64_t>(tensor.nbytes());
@@ -123,9 +124,36 @@ std::int64_t QuantizedTensor::nbytes() const {
   return bytes;
 }
 
+QuantizedTensor QuantizedTensor::packed() const {
+  LORAPP_CHECK(defined(), "quantized_tensor", "packed(): the tensor is empty");
+  if (is_packed() || !detail::PackedCodes::fits(parts_)) return *this;
+  QuantizedTensor tensor = *this;
+  tensor.packed_ = std::make_shared<const detail::PackedCodes>(parts_);
+  tensor.parts_.codes = at::Tensor();
+  tensor.parts_.absmax = at::Tensor();
+  return tensor;
+}
+
+at::Tensor QuantizedTensor::codes() const {
+  return packed_ != nullptr ? packed_->codes(parts_) : parts_.codes;
+}
+
+at::Tensor QuantizedTensor::absmax() const {
+  return packed_ != nullptr ? packed_->absmax(parts_) : parts_.absmax;
+}
+
+QuantizedTensor::Parts QuantizedTensor::parts() const {
+  Parts parts = parts_;
+  parts.codes = codes();
+  parts.absmax = absmax();
+  return parts;
+}
+
 QuantizedTensor QuantizedTensor::to(torch::Device device) const {
   LORAPP_CHECK(defined(), "quantized_tensor", "to(", device, "): the tensor is empty");
-  QuantizedTensor moved = *this;
+  if (device == this->device()) return *this;
+  QuantizedTensor moved;
+  moved.parts_ = parts();
   for (at::Tensor* tensor : {&moved.parts_.codes, &moved.parts_.absmax, &moved.parts_.code,
                              &moved.parts_.nested_absmax, &moved.parts_.nested_code}) {
     if (tensor->defined()) *tensor = tensor->to(device);

@@ -56,6 +56,44 @@ TEST_SUITE("quantized tensor") {
     CHECK(torch::equal(dequantize_4bit(QuantizedTensor::from_parts(parts)), expected));
   }
 
+  TEST_CASE("packing keeps every bit, and takes no more memory than padding to 16 rows") {
+    struct Case {
+      std::int64_t rows, columns, blocksize;
+    };
+    // Whole blocks in a row; several spans to a block; several rows to a block; few rows.
+    for (const Case c : {Case{48, 256, 64}, {33, 96, 64}, {40, 64, 4096}, {1, 32, 32}}) {
+      for (const bool nested : {false, true}) {
+        const auto generator = at::detail::createCPUGenerator(7);
+        const QuantizedTensor plain =
+            quantize_4bit(torch::randn({c.rows, c.columns}, generator),
+                          {.use_double_quant = nested, .blocksize = c.blocksize});
+        const QuantizedTensor packed = plain.packed();
+        INFO(c.rows, "x", c.columns, " blocksize ", c.blocksize, " nested ", nested);
+        REQUIRE(packed.is_packed());
+        CHECK_FALSE(plain.is_packed());
+        CHECK(packed.is_nested() == nested);
+        CHECK(torch::equal(packed.codes(), plain.codes()));
+        CHECK(torch::equal(packed.absmax(), plain.absmax()));
+        CHECK(torch::equal(packed.parts().codes, plain.codes()));
+        CHECK(torch::equal(dequantize_4bit(packed), dequantize_4bit(plain)));
+        CHECK(packed.packed().packed_codes() == packed.packed_codes());
+        if (c.rows % 16 == 0 && c.columns % c.blocksize == 0) {
+          CHECK(packed.nbytes() == plain.nbytes());
+        }
+      }
+    }
+  }
+
+  TEST_CASE("what cannot be packed stays as it is") {
+    const auto generator = at::detail::createCPUGenerator(7);
+    const std::vector<std::int64_t> shapes[] = {{10, 33}, {16, 172}, {512}, {2, 16, 64}};
+    for (const auto& shape : shapes) {
+      const QuantizedTensor plain = quantize_4bit(torch::randn(shape, generator));
+      CHECK_FALSE(plain.packed().is_packed());
+      CHECK(plain.packed().codes().is_same(plain.codes()));
+    }
+  }
+
   TEST_CASE("nbytes is codes, scales and tables: 4.5 bits a weight, 4.127 nested") {
     const torch::Tensor w = torch::ones({256, 1024});
     const int64_t n = w.numel();

@@ -75,11 +75,14 @@ class LORAPP_API LinearImpl : public torch::nn::Module {
   }
 
   /// Makes a 4-bit weight of shape [out, in] the weight; products are taken in `compute_dtype`
-  /// (nothing: see resolve_compute_dtype). It is not a parameter: nothing trains or recasts it.
-  void set_quantized(QuantizedTensor weight, std::optional<torch::Dtype> compute_dtype = {}) {
+  /// (nothing: see resolve_compute_dtype). It is packed for them (QuantizedTensor::packed). It is
+  /// not a parameter: nothing trains or recasts it.
+  void set_quantized(const QuantizedTensor& weight,
+                     std::optional<torch::Dtype> compute_dtype = {}) {
     check_shape(weight.shape());
+    QuantizedTensor packed = weight.packed();  // `weight` may be this layer's own
     drop_weight();
-    quantized_ = std::move(weight);
+    quantized_ = std::move(packed);
     compute_dtype_ = compute_dtype;
   }
 

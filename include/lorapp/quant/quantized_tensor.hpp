@@ -10,11 +10,16 @@
 #include <torch/types.h>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string_view>
 #include <vector>
 
 namespace lorapp {
+
+namespace detail {
+class PackedCodes;
+}
 
 /// The weight is taken as one flat row-major array of n elements, cut into blocks that may straddle
 /// rows; element i of block b is code()[code of i] · absmax[b] in f32, rounded once to dtype().
@@ -42,11 +47,19 @@ class LORAPP_API QuantizedTensor {
   /// `name`. The tables of a file are kept and used as they are.
   static QuantizedTensor from_parts(Parts parts, std::string_view name = "quantized tensor");
 
-  bool defined() const noexcept { return parts_.codes.defined(); }
-  const Parts& parts() const noexcept { return parts_; }
+  bool defined() const noexcept { return parts_.code.defined(); }
 
-  const torch::Tensor& codes() const noexcept { return parts_.codes; }    // [ceil(n / 2)]
-  const torch::Tensor& absmax() const noexcept { return parts_.absmax; }  // [blocks]
+  /// The same weight in the order in which products on the CPU read it (docs/performance.md), 64
+  /// bytes of 16 rows and 8 columns at a time; the order of files is not kept beside it. Itself
+  /// where it is packed already, and where it cannot be: it is not a matrix on the CPU, or the
+  /// blocks do not divide its rows into multiples of 32 columns.
+  QuantizedTensor packed() const;
+  bool is_packed() const noexcept { return packed_ != nullptr; }
+
+  /// What a file holds, in the order of files: of a packed weight, copies made by the call.
+  Parts parts() const;
+  torch::Tensor codes() const;   ///< [ceil(n / 2)]
+  torch::Tensor absmax() const;  ///< [blocks]
   const torch::Tensor& code() const noexcept { return parts_.code; }
   bool is_nested() const noexcept { return parts_.nested_absmax.defined(); }
   const torch::Tensor& nested_absmax() const noexcept { return parts_.nested_absmax; }
@@ -62,7 +75,7 @@ class LORAPP_API QuantizedTensor {
   std::int64_t size(std::size_t dim) const;
   std::int64_t dim() const noexcept { return static_cast<std::int64_t>(parts_.shape.size()); }
   std::int64_t numel() const noexcept;
-  torch::Device device() const { return parts_.codes.device(); }
+  torch::Device device() const { return parts_.code.device(); }
 
   /// Bytes of codes, scales and tables.
   std::int64_t nbytes() const;
@@ -70,8 +83,14 @@ class LORAPP_API QuantizedTensor {
   /// The same weight on another device; codes and scales are moved, never recast.
   QuantizedTensor to(torch::Device device) const;
 
+  /// For the products of this library: the packed form, null where is_packed() is false, and the
+  /// parts that a packed weight has.
+  const detail::PackedCodes* packed_codes() const noexcept { return packed_.get(); }
+  const Parts& tables() const noexcept { return parts_; }
+
  private:
-  Parts parts_;
+  Parts parts_;  // of a packed weight, without codes and absmax
+  std::shared_ptr<const detail::PackedCodes> packed_;
 };
 
 }  // namespace lorapp

@@ -1,0 +1,93 @@
+// Arguments of the products with a packed 4-bit weight; what each kernel computes.
+// Products sum in f32, whatever the operands are rounded to.
+#pragma once
+
+#include "kernels/packed_weight.hpp"
+
+#include <cstdint>
+
+namespace lorapp::kernels {
+
+/// The summed dimension is cut into blocks of this many 32-bit words: one f32 each, or two bf16.
+inline constexpr std::int64_t kDepthWords = 192;
+
+/// How the products of an instruction set cut their operands: left operands into tiles of at most
+/// `tile_rows` rows, columns into tiles of `tile_columns`; `word_elements` of the summed dimension
+/// are in a word.
+struct ProductShape {
+  std::int64_t tile_rows;
+  std::int64_t tile_columns;
+  std::int64_t word_elements;
+};
+
+/// The number of blocks of a summed dimension.
+LORAPP_HD std::int64_t depth_blocks(const ProductShape& shape, std::int64_t depth) {
+  const std::int64_t elements = kDepthWords * shape.word_elements;
+  return (depth + elements - 1) / elements;
+}
+
+/// Rows in tiles that are as equal as can be.
+struct RowTiles {
+  std::int64_t tiles;
+  std::int64_t height;
+};
+
+/// `rows` rows cut into tiles of at most `most` rows.
+LORAPP_HD RowTiles row_tiles(std::int64_t rows, std::int64_t most) {
+  const std::int64_t tiles = (rows + most - 1) / most;
+  return {tiles, tiles > 0 ? (rows + tiles - 1) / tiles : 0};
+}
+
+/// Rows of x into tiles: out[block][tile][row of the tile][word of the block]. Rows beyond the last
+/// and elements from `depth` to `padded_depth` are zero. A call packs the tiles [first_tile,
+/// last_tile).
+struct PackRowsArgs {
+  const void* x;
+  Float x_type;
+  std::int64_t stride;  // elements from row to row
+  std::int64_t rows;
+  std::int64_t depth;
+  std::int64_t padded_depth;  // of the product: depth, or up to the rows of whole panels
+  Float round;                // of the product
+  std::int64_t first_tile;
+  std::int64_t last_tile;
+  std::uint32_t* out;
+};
+
+/// y[:, begin:end] = A · Wᵀ, or A · W if `transposed`, plus A₂ · Bᵀ or A₂ · B, plus bias.
+/// A is packed; the summed dimension is W's columns, or all rows of its panels if transposed.
+struct ProductArgs {
+  const std::uint32_t* a;
+  std::int64_t rows;
+  const PackedWeight* w;
+  bool transposed;
+  const std::uint32_t* a2;  // [rows, rank], packed as for Float::f32; null: nothing is added
+  const float* b2;          // [rank, columns of y]
+  std::int64_t rank;
+  std::int64_t b2_stride;
+  std::int64_t begin, end;  // columns of y; `begin` begins a tile
+  Float round;              // what weights, and then results, are rounded to
+  const float* bias;        // [columns of y], or null
+  void* y;                  // [rows, columns of y]
+  Float y_type;
+  std::int64_t y_stride;
+  std::uint32_t* block;      // [kDepthWords · tile_columns], aligned to 64 bytes
+  float* sums;               // [tiles · height · sum_columns], aligned to 64 bytes
+  std::int64_t sum_columns;  // columns that are summed at a time, a multiple of tile_columns
+};
+
+/// y[:, 16·first_panel : 16·last_panel] = x · Wᵀ + bias for at most kMaxVectorRows rows; value ·
+/// absmax is not rounded.
+struct VectorProductArgs {
+  const float* x;  // [rows, columns of W], f32, one row behind the other
+  std::int64_t rows;
+  const PackedWeight* w;
+  std::int64_t first_panel, last_panel;
+  const float* bias;
+  float* y;  // [rows, rows of W]
+  std::int64_t y_stride;
+};
+
+inline constexpr std::int64_t kMaxVectorRows = 4;
+
+}  // namespace lorapp::kernels

@@ -1,0 +1,103 @@
+// The vocabulary of product.inl for AVX-512: vectors of 16 floats.
+// Included by the AVX-512 files alone.
+#pragma once
+
+#include "kernels/simd_avx512.hpp"
+
+namespace lorapp::kernels {
+namespace {
+
+constexpr int kLanes = 16;
+constexpr int kTileVectors = 2;   // two panels
+constexpr int kTileRows = 12;     // 24 sums, two columns of weights, one factor: 27 of 32 registers
+constexpr int kVectorPanels = 4;  // of a product with one row
+
+using Vec = __m512;
+using Words = __m512i;
+
+Vec zero() { return _mm512_setzero_ps(); }
+Vec splat(float x) { return _mm512_set1_ps(x); }
+Vec load(const float* p) { return _mm512_loadu_ps(p); }
+void store(float* p, Vec x) { _mm512_storeu_ps(p, x); }
+Vec mul(Vec a, Vec b) { return _mm512_mul_ps(a, b); }
+Vec add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
+/// a · b + c
+Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
+
+template <class T>
+Vec load_as(const typename T::Storage* p) {
+  return load_16(T(), p);
+}
+void store_as(F32, float* p, Vec x) { store(p, x); }
+void store_as(Bf16, std::uint16_t* p, Vec x) {
+  const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+  const __m512i bits = _mm512_mask_mov_epi32(bf16_bits(x), nan, _mm512_set1_epi32(0x7fc0));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(bits));
+}
+void store_as(F16, std::uint16_t* p, Vec x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), f16_bits(x));
+}
+
+/// x rounded to `type`, never NaN.
+template <Float type>
+Vec round_finite(Vec x) {
+  if constexpr (type == Float::bf16) {
+    const __m512i bits = _mm512_castps_si512(x);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    const __m512i up = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+    return _mm512_castsi512_ps(_mm512_and_si512(up, _mm512_set1_epi32(-0x10000)));
+  } else {
+    return round_16(type, x);
+  }
+}
+
+Words load_words(const void* p) { return load_512(p); }
+void store_words(std::uint32_t* p, Words x) { _mm512_storeu_si512(p, x); }
+Words words_of(Vec x) { return _mm512_castps_si512(x); }
+Vec vec_of(Words x) { return _mm512_castsi512_ps(x); }
+Vec splat_word(const std::uint32_t* p) { return vec_of(_mm512_set1_epi32(static_cast<int>(*p))); }
+/// One row's words of two lines, each in the lanes of its columns.
+Words row_words(const std::uint8_t* p) {
+  int low, high;
+  __builtin_memcpy(&low, p, 4);
+  __builtin_memcpy(&high, p + 64, 4);
+  return _mm512_mask_set1_epi32(_mm512_set1_epi32(low), 0xff00, high);
+}
+Words shift_right(Words x, int bits) { return _mm512_srli_epi32(x, static_cast<unsigned>(bits)); }
+/// Lane c shifted by the bit of column c (packed_weight.hpp).
+Words shift_to_columns(Words x) {
+  return _mm512_srlv_epi32(x, _mm512_setr_epi32(0, 16, 4, 20, 8, 24, 12, 28,  //
+                                                0, 16, 4, 20, 8, 24, 12, 28));
+}
+
+/// Sixteen values, looked up by the low four bits of each lane.
+struct Lookup {
+  explicit Lookup(const float* values) : table(_mm512_loadu_ps(values)) {}
+  Vec operator()(Words index) const { return _mm512_permutexvar_ps(index, table); }
+  __m512 table;
+};
+
+#if defined(__AVX512BF16__)
+/// A mode of product.inl: two bf16 a word. Products of bf16 are exact in f32; a pair of them is
+/// added to the sum without rounding between (VDPBF16PS). Subnormal operands count as zero.
+struct Pairs {
+  static constexpr int kElements = 2;
+  /// Of values rounded to bf16, whose lower halves are zero.
+  static Words pack(Vec first, Vec second) {
+    return _mm512_or_si512(_mm512_srli_epi32(words_of(first), 16), words_of(second));
+  }
+  static Vec multiply_add(const std::uint32_t* a, Words b, Vec sum) {
+    const Words factor = _mm512_set1_epi32(static_cast<int>(*a));
+    return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(factor), reinterpret_cast<__m512bh>(b));
+  }
+};
+constexpr bool kHasPairs = true;
+#else
+using Pairs = void;
+constexpr bool kHasPairs = false;
+#endif
+
+void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+
+}  // namespace
+}  // namespace lorapp::kernels

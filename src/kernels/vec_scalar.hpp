@@ -1,0 +1,114 @@
+// The vocabulary of product.inl in plain C++: a vector is an array of 8 floats.
+// Included by kernels_scalar.cpp alone.
+#pragma once
+
+#include "kernels/packed_weight.hpp"
+#include "kernels/simd_scalar.hpp"
+
+namespace lorapp::kernels {
+namespace {
+
+constexpr int kLanes = 8;
+constexpr int kTileVectors = 2;
+constexpr int kTileRows = 2;
+constexpr int kVectorPanels = 2;  // of a product with one row
+
+using Pairs = void;
+constexpr bool kHasPairs = false;
+
+struct Vec {
+  float lane[kLanes];
+};
+struct Words {
+  std::uint32_t lane[kLanes];
+};
+
+template <class F>
+Vec each(F f) {
+  Vec x;
+  for (int i = 0; i < kLanes; ++i) x.lane[i] = f(i);
+  return x;
+}
+
+Vec splat(float x) {
+  return each([&](int) { return x; });
+}
+Vec zero() { return splat(0.0f); }
+Vec load(const float* p) {
+  return each([&](int i) { return p[i]; });
+}
+void store(float* p, const Vec& x) {
+  for (int i = 0; i < kLanes; ++i) p[i] = x.lane[i];
+}
+Vec mul(const Vec& a, const Vec& b) {
+  return each([&](int i) { return a.lane[i] * b.lane[i]; });
+}
+Vec add(const Vec& a, const Vec& b) {
+  return each([&](int i) { return a.lane[i] + b.lane[i]; });
+}
+/// a · b + c; two roundings, unlike the vector instruction.
+Vec fma(const Vec& a, const Vec& b, const Vec& c) {
+  return each([&](int i) { return a.lane[i] * b.lane[i] + c.lane[i]; });
+}
+
+template <class T>
+Vec load_as(const typename T::Storage* p) {
+  return each([&](int i) { return T::load(p[i]); });
+}
+template <class T>
+void store_as(T, typename T::Storage* p, const Vec& x) {
+  for (int i = 0; i < kLanes; ++i) p[i] = T::store(x.lane[i]);
+}
+
+/// x rounded to `type`.
+template <Float type>
+Vec round_finite(const Vec& x) {
+  return each([&](int i) { return round_to(type, x.lane[i]); });
+}
+
+Words load_words(const void* p) {
+  Words x;
+  __builtin_memcpy(x.lane, p, sizeof x.lane);
+  return x;
+}
+void store_words(std::uint32_t* p, const Words& x) { __builtin_memcpy(p, x.lane, sizeof x.lane); }
+Words words_of(const Vec& x) { return load_words(x.lane); }
+Vec vec_of(const Words& x) {
+  Vec y;
+  __builtin_memcpy(y.lane, x.lane, sizeof y.lane);
+  return y;
+}
+Vec splat_word(const std::uint32_t* p) { return splat(from_bits(*p)); }
+/// One row's word in all lanes, which are the columns of one line.
+Words row_words(const std::uint8_t* p) {
+  std::uint32_t word;
+  __builtin_memcpy(&word, p, 4);
+  Words x;
+  for (int i = 0; i < kLanes; ++i) x.lane[i] = word;
+  return x;
+}
+Words shift_right(const Words& x, int bits) {
+  Words y;
+  for (int i = 0; i < kLanes; ++i) y.lane[i] = x.lane[i] >> bits;
+  return y;
+}
+/// Lane c shifted by the bit of column c (packed_weight.hpp).
+Words shift_to_columns(const Words& x) {
+  Words y;
+  for (int i = 0; i < kLanes; ++i) y.lane[i] = x.lane[i] >> code_shift(i);
+  return y;
+}
+
+/// Sixteen values, looked up by the low four bits of each lane.
+struct Lookup {
+  explicit Lookup(const float* values) : table(values) {}
+  Vec operator()(const Words& index) const {
+    return each([&](int i) { return table[index.lane[i] & 15u]; });
+  }
+  const float* table;
+};
+
+void prefetch(const void*) {}
+
+}  // namespace
+}  // namespace lorapp::kernels

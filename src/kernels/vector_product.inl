@@ -1,0 +1,92 @@
+// The product of a few rows with a packed 4-bit weight, decoded in registers. After product.inl.
+// Bound by the reading of the weight: each panel group is one stream, fetched ahead.
+#pragma once
+
+#include "kernels/product.inl"
+
+namespace lorapp::kernels {
+namespace {
+
+constexpr int kPanelVectors = static_cast<int>(kPanelRows) / kLanes;
+constexpr std::int64_t kFetchAhead = 16;  // lines: 1 KiB
+
+// `Panels` panels beginning at `panel`, for `Rows` rows of x.
+template <int Rows, int Panels>
+void vector_product_group(const VectorProductArgs& args, std::int64_t panel, Scales* scales) {
+  const PackedWeight& w = *args.w;
+  const Lookup lookup(w.value);
+  const std::int64_t panel_bytes = w.columns / kLineColumns * kLineBytes;
+  const std::uint8_t* lines = w.lines + panel * panel_bytes;
+  constexpr int kVectors = Panels * kPanelVectors;
+  Vec total[Rows][kVectors];
+  for (int r = 0; r < Rows; ++r) {
+    for (int v = 0; v < kVectors; ++v) total[r][v] = zero();
+  }
+  for (std::int64_t k = 0; k < w.columns; k += w.span) {
+    Vec sum[Rows][kVectors];
+    for (int r = 0; r < Rows; ++r) {
+      for (int v = 0; v < kVectors; ++v) sum[r][v] = zero();
+    }
+    for (std::int64_t i = k; i < k + w.span; i += kLineColumns, lines += kLineBytes) {
+      for (int v = 0; v < kVectors; ++v) {
+        const std::uint8_t* line =
+            lines + v / kPanelVectors * panel_bytes + v % kPanelVectors * kLanes * 4;
+        if (v % kPanelVectors == 0) prefetch(line + kFetchAhead * kLineBytes);
+        const Words words = load_words(line);
+        for (int j = 0; j < 4; ++j) {
+          const Vec even = lookup(shift_right(words, 4 * j));
+          const Vec odd = lookup(shift_right(words, 4 * j + 16));
+          for (int r = 0; r < Rows; ++r) {
+            const float* x = args.x + r * w.columns + i + 2 * j;
+            sum[r][v] = fma(even, splat(x[0]), sum[r][v]);
+            sum[r][v] = fma(odd, splat(x[1]), sum[r][v]);
+          }
+        }
+      }
+    }
+    for (int v = 0; v < kVectors; ++v) {
+      const float* scale =
+          scales[v / kPanelVectors].at(panel + v / kPanelVectors, k) + v % kPanelVectors * kLanes;
+      for (int r = 0; r < Rows; ++r) total[r][v] = fma(sum[r][v], load(scale), total[r][v]);
+    }
+  }
+  for (int r = 0; r < Rows; ++r) {
+    for (int v = 0; v < kVectors; ++v) {
+      const std::int64_t row = panel * kPanelRows + v * kLanes;
+      float sums[kLanes];
+      store(sums, total[r][v]);
+      for (std::int64_t n = row; n < row + kLanes && n < w.rows; ++n) {
+        const float bias = args.bias != nullptr ? args.bias[n] : 0.0f;
+        args.y[r * args.y_stride + n] = sums[n - row] + bias;
+      }
+    }
+  }
+}
+
+template <int Rows, int Panels>
+void vector_product_rows(const VectorProductArgs& args) {
+  Scales scales[Panels];
+  for (Scales& each : scales) each = Scales(*args.w);
+  std::int64_t panel = args.first_panel;
+  for (; panel + Panels <= args.last_panel; panel += Panels) {
+    vector_product_group<Rows, Panels>(args, panel, scales);
+  }
+  for (; panel < args.last_panel; ++panel) vector_product_group<Rows, 1>(args, panel, scales);
+}
+
+void vector_product(const VectorProductArgs& args) {
+  count_call();
+  switch (args.rows) {
+    case 1:
+      return vector_product_rows<1, kVectorPanels>(args);
+    case 2:
+      return vector_product_rows<2, kVectorPanels>(args);
+    case 3:
+      return vector_product_rows<3, kVectorPanels / 2>(args);
+    default:
+      return vector_product_rows<4, kVectorPanels / 2>(args);
+  }
+}
+
+}  // namespace
+}  // namespace lorapp::kernels
