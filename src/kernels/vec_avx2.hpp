@@ -71,6 +71,26 @@ Words shift_to_columns(Words x) {
   return _mm256_srlv_epi32(x, _mm256_setr_epi32(0, 16, 4, 20, 8, 24, 12, 28));
 }
 
+/// rows[i].lane[j] and rows[j].lane[i] change places.
+void transpose(Vec (&rows)[kLanes]) {
+  __m256 pairs[8], quads[8];
+  for (int i = 0; i < 8; i += 2) {
+    pairs[i] = _mm256_unpacklo_ps(rows[i], rows[i + 1]);
+    pairs[i + 1] = _mm256_unpackhi_ps(rows[i], rows[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    for (int h = 0; h < 2; ++h) {
+      const __m256d a = _mm256_castps_pd(pairs[i + h]), b = _mm256_castps_pd(pairs[i + 2 + h]);
+      quads[i + 2 * h] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, b));
+      quads[i + 2 * h + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, b));
+    }
+  }
+  for (int j = 0; j < 4; ++j) {
+    rows[j] = _mm256_permute2f128_ps(quads[j], quads[4 + j], 0x20);
+    rows[4 + j] = _mm256_permute2f128_ps(quads[j], quads[4 + j], 0x31);
+  }
+}
+
 /// Sixteen values, looked up by the low four bits of each lane.
 struct Lookup {
   explicit Lookup(const float* values)

@@ -70,6 +70,33 @@ Words shift_to_columns(Words x) {
                                                 0, 16, 4, 20, 8, 24, 12, 28));
 }
 
+/// rows[i].lane[j] and rows[j].lane[i] change places.
+void transpose(Vec (&rows)[kLanes]) {
+  __m512 pairs[16], quads[16];
+  for (int i = 0; i < 16; i += 2) {
+    pairs[i] = _mm512_unpacklo_ps(rows[i], rows[i + 1]);
+    pairs[i + 1] = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4) {
+    for (int h = 0; h < 2; ++h) {
+      const __m512d a = _mm512_castps_pd(pairs[i + h]), b = _mm512_castps_pd(pairs[i + 2 + h]);
+      quads[i + 2 * h] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+      quads[i + 2 * h + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+    }
+  }
+  // quads[4i + j]: rows 4i to 4i + 3 of the columns j, 4 + j, 8 + j, 12 + j.
+  for (int j = 0; j < 4; ++j) {
+    const __m512 a = _mm512_shuffle_f32x4(quads[j], quads[4 + j], 0x44);
+    const __m512 b = _mm512_shuffle_f32x4(quads[8 + j], quads[12 + j], 0x44);
+    const __m512 c = _mm512_shuffle_f32x4(quads[j], quads[4 + j], 0xee);
+    const __m512 d = _mm512_shuffle_f32x4(quads[8 + j], quads[12 + j], 0xee);
+    rows[j] = _mm512_shuffle_f32x4(a, b, 0x88);
+    rows[4 + j] = _mm512_shuffle_f32x4(a, b, 0xdd);
+    rows[8 + j] = _mm512_shuffle_f32x4(c, d, 0x88);
+    rows[12 + j] = _mm512_shuffle_f32x4(c, d, 0xdd);
+  }
+}
+
 /// Sixteen values, looked up by the low four bits of each lane.
 struct Lookup {
   explicit Lookup(const float* values) : table(_mm512_loadu_ps(values)) {}

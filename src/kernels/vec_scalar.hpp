@@ -99,6 +99,17 @@ Words shift_to_columns(const Words& x) {
   return y;
 }
 
+/// rows[i].lane[j] and rows[j].lane[i] change places.
+void transpose(Vec (&rows)[kLanes]) {
+  for (int i = 0; i < kLanes; ++i) {
+    for (int j = 0; j < i; ++j) {
+      const float x = rows[i].lane[j];
+      rows[i].lane[j] = rows[j].lane[i];
+      rows[j].lane[i] = x;
+    }
+  }
+}
+
 /// Sixteen values, looked up by the low four bits of each lane.
 struct Lookup {
   explicit Lookup(const float* values) : table(values) {}

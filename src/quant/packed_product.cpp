@@ -1,33 +1,36 @@
-// Cuts products into blocks of rows and ranges of columns; kernels/product.inl does the rest.
+// Blocks of rows are packed once and multiplied with all that they meet.
 #include "quant/packed_product.hpp"
 
-#include "kernels/product_args.hpp"
 #include "quant/backend.hpp"
 #include "quant/float_type.hpp"
+#include "quant/grain.hpp"
+#include "quant/packed_codes.hpp"
+#include "quant/row_block.hpp"
 
+#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
-
-#include <algorithm>
 
 namespace lorapp::detail {
 namespace {
 
-// Rows that are packed at a time: with 192 words of each, less than half of a 1 MiB L2 cache.
-constexpr std::int64_t kRowBlock = 480;
-// Columns that are summed at a time: their sums fill the other half.
-constexpr std::int64_t kSumColumns = 256;
-// Multiplications that a thread takes at least.
-constexpr std::int64_t kGrain = 1 << 18;
+constexpr auto kF32 = kernels::Float::f32;
 
-std::int64_t grain_for(std::int64_t work_of_one) {
-  return std::max<std::int64_t>(1, kGrain / std::max<std::int64_t>(1, work_of_one));
+kernels::PackedWeight view_of(const QuantizedTensor& weight) {
+  return weight.packed_codes()->view(weight.tables());
 }
 
-at::Tensor plain_rows(const at::Tensor& x) {
-  at::Tensor rows = x.scalar_type() == at::kDouble ? x.to(at::kFloat) : x;
-  rows = rows.reshape({-1, x.size(-1)});
-  return rows.stride(1) == 1 ? rows : rows.contiguous();
+// The shape of x with another last dimension.
+std::vector<std::int64_t> resized(const at::Tensor& x, std::int64_t size) {
+  std::vector<std::int64_t> shape = x.sizes().vec();
+  shape.back() = size;
+  return shape;
+}
+
+// Calls f(begin, end) for blocks of rows of about the same size.
+template <class F>
+void for_each_row_block(std::int64_t rows, F&& f) {
+  const std::int64_t blocks = (rows + kRowBlock - 1) / kRowBlock;
+  for (std::int64_t i = 0; i < blocks; ++i) f(rows * i / blocks, rows * (i + 1) / blocks);
 }
 
 at::Tensor vector_product(const at::Tensor& x,
@@ -50,94 +53,122 @@ at::Tensor vector_product(const at::Tensor& x,
                          .y_stride = w.rows,
                      });
                    });
-  return y.to(compute_dtype);
+  return y;
 }
 
-// One block of rows.
-void product(const at::Tensor& x,
-             const kernels::PackedWeight& w,
-             bool transposed,
-             const float* bias,
-             kernels::Float round,
-             const at::Tensor& y) {
-  const auto& table = kernel_table();
-  const kernels::ProductShape shape = table.product_shape(round);
-  const std::int64_t rows = x.size(0);
-  const auto tiles = kernels::row_tiles(rows, shape.tile_rows);
-  const std::int64_t depth =
-      transposed ? kernels::panels_of(w.rows) * kernels::kPanelRows : w.columns;
-  AlignedBuffer packed(kernels::depth_blocks(shape, depth) * tiles.tiles * tiles.height *
-                       kernels::kDepthWords * 4);
-  at::parallel_for(0, tiles.tiles, grain_for(tiles.height * depth),
-                   [&](std::int64_t begin, std::int64_t end) {
-                     table.pack_rows({
-                         .x = x.const_data_ptr(),
-                         .x_type = float_type(x.scalar_type()),
-                         .stride = x.stride(0),
-                         .rows = rows,
-                         .depth = x.size(1),
-                         .padded_depth = depth,
-                         .round = round,
-                         .first_tile = begin,
-                         .last_tile = end,
-                         .out = packed.as<std::uint32_t>(),
-                     });
-                   });
-  const std::int64_t columns = y.size(1);
-  const std::int64_t column_tiles = (columns + shape.tile_columns - 1) / shape.tile_columns;
-  at::parallel_for(0, column_tiles, grain_for(rows * depth * shape.tile_columns),
-                   [&](std::int64_t begin, std::int64_t end) {
-                     AlignedBuffer block(kernels::kDepthWords * shape.tile_columns * 4);
-                     AlignedBuffer sums(tiles.tiles * tiles.height * kSumColumns * 4);
-                     table.product({
-                         .a = packed.as<std::uint32_t>(),
-                         .rows = rows,
-                         .w = &w,
-                         .transposed = transposed,
-                         .a2 = nullptr,
-                         .b2 = nullptr,
-                         .rank = 0,
-                         .b2_stride = 0,
-                         .begin = begin * shape.tile_columns,
-                         .end = std::min(end * shape.tile_columns, columns),
-                         .round = round,
-                         .bias = bias,
-                         .y = y.mutable_data_ptr(),
-                         .y_type = float_type(y.scalar_type()),
-                         .y_stride = y.stride(0),
-                         .block = block.as<std::uint32_t>(),
-                         .sums = sums.as<float>(),
-                         .sum_columns = kSumColumns,
-                     });
-                   });
+// leftᵀ · right, summed over their rows: left [T, r] float32, right [T, n] → [r, n] float32.
+at::Tensor outer_product(const at::Tensor& left, const at::Tensor& right) {
+  const at::Tensor rows = left.t().contiguous();
+  const at::Tensor y = at::empty({rows.size(0), right.size(1)}, at::kFloat);
+  if (left.size(0) == 0) return y.zero_();
+  const kernels::DenseMatrix matrix = dense_matrix(right);
+  RowBlock(rows, rows.size(1), kF32).multiply({.dense = &matrix}, /*transposed=*/true, y);
+  return y;
 }
 
 }  // namespace
 
-at::Tensor packed_product(const at::Tensor& x,
-                          const QuantizedTensor& weight,
-                          bool transposed,
-                          const std::optional<at::Tensor>& bias,
-                          at::ScalarType compute_dtype) {
-  const kernels::PackedWeight w = weight.packed_codes()->view(weight.tables());
-  std::vector<std::int64_t> shape = x.sizes().vec();
-  shape.back() = transposed ? w.columns : w.rows;
-  const at::Tensor rows = plain_rows(x);
+PackedForward packed_forward(const at::Tensor& x,
+                             const QuantizedTensor& weight,
+                             const std::optional<at::Tensor>& bias,
+                             at::ScalarType compute_dtype,
+                             const LowRank* low_rank) {
+  const kernels::PackedWeight w = view_of(weight);
+  const at::Tensor rows = matrix_rows(x);
+  const std::int64_t count = rows.size(0);
   at::Tensor wide_bias;
   if (bias) wide_bias = bias->to(compute_dtype).to(at::kFloat).contiguous();
   const float* b = bias ? wide_bias.const_data_ptr<float>() : nullptr;
 
-  if (!transposed && rows.size(0) > 0 && rows.size(0) <= kernels::kMaxVectorRows) {
-    return vector_product(rows, w, b, compute_dtype).to(x.scalar_type()).reshape(shape);
+  at::Tensor input, lora_a, lora_b, u;
+  if (low_rank != nullptr) {
+    input = low_rank->input.defined() ? matrix_rows(low_rank->input) : rows;
+    lora_a = low_rank->a.contiguous();
+    lora_b = low_rank->b;
+    u = at::empty({count, lora_a.size(0)}, at::kFloat);
   }
-  const at::Tensor y = at::empty({rows.size(0), shape.back()}, rows.options());
-  const std::int64_t blocks = (rows.size(0) + kRowBlock - 1) / kRowBlock;
-  for (std::int64_t i = 0; i < blocks; ++i) {  // as equal as can be
-    const std::int64_t begin = rows.size(0) * i / blocks, end = rows.size(0) * (i + 1) / blocks;
-    product(rows.slice(0, begin, end), w, transposed, b, float_type(compute_dtype),
-            y.slice(0, begin, end));
+  const auto shaped = [&](const at::Tensor& y) {
+    return y.to(x.scalar_type()).reshape(resized(x, w.rows));
+  };
+
+  if (count > 0 && count <= kernels::kMaxVectorRows) {
+    at::Tensor y = vector_product(rows, w, b, compute_dtype);
+    if (low_rank != nullptr) {
+      u = at::linear(input.to(at::kFloat), lora_a).mul_(low_rank->scale);
+      y.addmm_(u, lora_b.t());
+    }
+    return {shaped(y.to(compute_dtype)), u};
   }
-  return y.to(x.scalar_type()).reshape(shape);
+  const at::Tensor y = at::empty({count, w.rows}, rows.options());
+  for_each_row_block(count, [&](std::int64_t begin, std::int64_t end) {
+    const at::Tensor part = rows.slice(0, begin, end);
+    const RowBlock block(part, w.columns, float_type(compute_dtype));
+    const at::Tensor y_part = y.slice(0, begin, end);
+    if (low_rank == nullptr) return block.multiply({.packed = &w}, false, y_part, b);
+    const at::Tensor u_part = u.slice(0, begin, end);
+    const kernels::DenseMatrix a = dense_matrix(lora_a);
+    const RowBlock input_block = low_rank->input.defined()
+                                     ? RowBlock(input.slice(0, begin, end), w.columns, kF32)
+                                     : block.as_f32(part);
+    input_block.multiply({.dense = &a}, false, u_part);
+    u_part.mul_(low_rank->scale);
+    const RowBlock u_block(u_part, u_part.size(1), kF32);
+    const RowBlock::LowRankTerm term{u_block, lora_b.t()};
+    block.multiply({.packed = &w}, false, y_part, b, &term);
+  });
+  return {shaped(y), u};
+}
+
+Gradients packed_backward(const at::Tensor& dy,
+                          const QuantizedTensor& weight,
+                          at::ScalarType compute_dtype,
+                          const SavedLowRank* low_rank,
+                          WantedGradients wanted) {
+  const kernels::PackedWeight w = view_of(weight);
+  const at::Tensor rows = matrix_rows(dy);
+  const std::int64_t count = rows.size(0);
+  const std::int64_t depth = kernels::panels_of(w.rows) * kernels::kPanelRows;
+  Gradients gradients;
+  at::Tensor dx, dinput, du, lora_a, lora_b;
+  if (wanted.x) dx = at::empty({count, w.columns}, rows.options());
+  const bool shares_x = low_rank != nullptr && !low_rank->term.input.defined();
+  if (low_rank != nullptr) {
+    lora_a = low_rank->term.a.contiguous();
+    lora_b = low_rank->term.b.contiguous();
+    du = at::empty({count, lora_a.size(0)}, at::kFloat);
+    if (wanted.input) dinput = at::empty({count, w.columns}, at::kFloat);
+  }
+  for_each_row_block(count, [&](std::int64_t begin, std::int64_t end) {
+    const at::Tensor part = rows.slice(0, begin, end);
+    const RowBlock block(part, depth, float_type(compute_dtype));
+    std::optional<RowBlock> du_block;
+    if (low_rank != nullptr) {
+      const kernels::DenseMatrix b = dense_matrix(lora_b);
+      const at::Tensor du_part = du.slice(0, begin, end);
+      block.as_f32(part).multiply({.dense = &b}, true, du_part);
+      du_part.mul_(low_rank->term.scale);
+      du_block.emplace(du_part, du_part.size(1), kF32);
+    }
+    if (wanted.x) {
+      const at::Tensor dx_part = dx.slice(0, begin, end);
+      std::optional<RowBlock::LowRankTerm> term;
+      if (shares_x) term.emplace(RowBlock::LowRankTerm{*du_block, lora_a});
+      block.multiply({.packed = &w}, true, dx_part, nullptr, term ? &*term : nullptr);
+    }
+    if (dinput.defined()) {
+      const kernels::DenseMatrix a = dense_matrix(lora_a);
+      du_block->multiply({.dense = &a}, true, dinput.slice(0, begin, end));
+    }
+  });
+  const auto shaped = [&](const at::Tensor& gradient, at::ScalarType dtype) {
+    return gradient.to(dtype).reshape(resized(dy, w.columns));
+  };
+  if (wanted.x) gradients.x = shaped(dx, dy.scalar_type());
+  if (low_rank == nullptr) return gradients;
+  if (dinput.defined()) gradients.input = shaped(dinput, low_rank->term.input.scalar_type());
+  if (wanted.a) gradients.a = outer_product(du, matrix_rows(low_rank->input));
+  if (wanted.b) gradients.b = outer_product(low_rank->u, rows).t().contiguous();
+  return gradients;
 }
 
 }  // namespace lorapp::detail

@@ -1,8 +1,8 @@
-// Products with a packed 4-bit weight, split over torch's threads.
+// The product of a 4-bit linear layer and its gradients, with a packed weight.
 // Private to src/quant.
 #pragma once
 
-#include "quant/packed_codes.hpp"
+#include <lorapp/quant/ops.hpp>
 
 #include <ATen/core/Tensor.h>
 
@@ -10,14 +10,42 @@
 
 namespace lorapp::detail {
 
-/// x · Wᵀ + bias, or x · W if `transposed`, in the dtype of x; W is packed, x [rows, …] and bias on
-/// the CPU. Operands are rounded to `compute_dtype` (float32, bfloat16 or float16), sums are f32
-/// and rounded to it once. At most kernels::kMaxVectorRows rows of x · Wᵀ are multiplied with
-/// weights that are not rounded to their dtype.
-at::Tensor packed_product(const at::Tensor& x,
+/// y, and with a low-rank term what its gradient needs: u = scale · input · Aᵀ, [rows, r] float32.
+struct PackedForward {
+  at::Tensor y;
+  at::Tensor u;
+};
+
+/// x · Wᵀ + bias (+ u · Bᵀ), in the dtype of x; W is packed, all on the CPU. Operands are rounded
+/// to `compute_dtype` (float32, bfloat16 or float16) but for the low-rank term, which is float32;
+/// sums are float32 and rounded to it once. At most kernels::kMaxVectorRows rows are multiplied
+/// with weights that are not rounded to their dtype.
+PackedForward packed_forward(const at::Tensor& x,
+                             const QuantizedTensor& w,
+                             const std::optional<at::Tensor>& bias,
+                             at::ScalarType compute_dtype,
+                             const LowRank* low_rank);
+
+/// The low-rank term of a forward pass.
+struct SavedLowRank {
+  LowRank term;
+  at::Tensor input;  // what A has read: x, or an input of its own
+  at::Tensor u;
+};
+
+struct Gradients {
+  at::Tensor x, input, a, b;
+};
+struct WantedGradients {
+  bool x, input, a, b;
+};
+
+/// The gradients that are wanted: dy · W for x; of a low-rank term those of A and B, in float32,
+/// and that of its input, which is added to x's where it reads x.
+Gradients packed_backward(const at::Tensor& dy,
                           const QuantizedTensor& w,
-                          bool transposed,
-                          const std::optional<at::Tensor>& bias,
-                          at::ScalarType compute_dtype);
+                          at::ScalarType compute_dtype,
+                          const SavedLowRank* low_rank,
+                          WantedGradients wanted);
 
 }  // namespace lorapp::detail

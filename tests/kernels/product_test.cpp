@@ -10,6 +10,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <memory>
 #include <random>
@@ -116,16 +117,21 @@ std::unique_ptr<std::uint32_t[], Free> packed_rows(const KernelTable& table,
   return out;
 }
 
+// A weight as product() takes it, and the values it stands for.
+struct Source {
+  const PackedWeight* packed;
+  const DenseMatrix* matrix;
+  std::int64_t rows, columns;
+  const std::vector<float>& values;
+};
+
 // The largest error of y against A · op(W) + A₂ · B₂ + bias, in units of what rounding may do.
-double worst_error(const KernelTable& table,
-                   const Weight& weight,
-                   std::int64_t rows,
-                   bool transposed,
-                   Float round) {
-  const PackedWeight& w = weight.packed;
+double worst_error(
+    const KernelTable& table, const Source& w, std::int64_t rows, bool transposed, Float round) {
   const std::int64_t depth = transposed ? w.rows : w.columns;
   const std::int64_t columns = transposed ? w.columns : w.rows;
-  const std::int64_t padded = transposed ? panels_of(w.rows) * kPanelRows : w.columns;
+  const std::int64_t padded =
+      transposed && w.packed != nullptr ? panels_of(w.rows) * kPanelRows : depth;
   constexpr std::int64_t kRank = 5;
   const std::vector<float> x = normal(rows * depth, 2), bias = normal(columns, 3);
   const std::vector<float> low = normal(rows * kRank, 4), b2 = normal(kRank * columns, 5);
@@ -141,9 +147,9 @@ double worst_error(const KernelTable& table,
   const std::int64_t middle = columns / shape.tile_columns / 2 * shape.tile_columns;
   for (const auto& [begin, end] :
        {std::pair{std::int64_t{0}, middle}, std::pair{middle, columns}}) {
-    table.product({a.get(), rows, &w, transposed, a2.get(), b2.data(), kRank, columns, begin, end,
-                   round, bias.data(), y.data(), Float::f32, columns, block.get(), sums.get(),
-                   sum_columns});
+    table.product({a.get(),  rows,       w.packed, w.matrix,    transposed, a2.get(),   b2.data(),
+                   kRank,    columns,    1,        begin,       end,        round,      bias.data(),
+                   y.data(), Float::f32, columns,  block.get(), sums.get(), sum_columns});
   }
   const double half_ulp = round == Float::f32 ? 0 : round == Float::bf16 ? 0x1p-8 : 0x1p-11;
   double worst = 0;
@@ -156,7 +162,7 @@ double worst_error(const KernelTable& table,
       };
       for (std::int64_t d = 0; d < depth; ++d) {
         const std::int64_t at = transposed ? d * w.columns + c : c * w.columns + d;
-        add(static_cast<double>(round_to(round, weight.dense[static_cast<std::size_t>(at)])) *
+        add(static_cast<double>(round_to(round, w.values[static_cast<std::size_t>(at)])) *
             round_to(round, x[static_cast<std::size_t>(m * depth + d)]));
       }
       for (std::int64_t r = 0; r < kRank; ++r) {
@@ -211,8 +217,52 @@ TEST_SUITE("product") {
                   INFO(table.name, " ", shape.rows, "x", shape.columns, " via ",
                        static_cast<int>(via), " round ", static_cast<int>(round), " nested ",
                        nested, " transposed ", transposed, " rows ", rows);
-                  REQUIRE(worst_error(table, weight, rows, transposed, round) < 1);
+                  const Source source{&weight.packed, nullptr, shape.rows, shape.columns,
+                                      weight.dense};
+                  REQUIRE(worst_error(table, source, rows, transposed, round) < 1);
                 }
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+
+  TEST_CASE("every table multiplies with dense matrices, of any type, size and distance of rows") {
+    constexpr std::int64_t kGap = 3;
+    for (const KernelTable& table : compiled_tables()) {
+      if (!can_run(table)) continue;
+      for (const auto& [rows, columns] : {std::pair<std::int64_t, std::int64_t>{1, 1},
+                                          {5, 3},
+                                          {16, 32},
+                                          {33, 47},
+                                          {200, 401},
+                                          {401, 19}}) {
+        for (const Float type : kTypes) {
+          const std::int64_t stride = columns + kGap;
+          std::vector<float> values = normal(rows * columns, 11);
+          std::vector<std::uint8_t> memory(static_cast<std::size_t>(rows * stride * 4), 0xff);
+          for (std::int64_t i = 0; i < rows * columns; ++i) {
+            float& value = values[static_cast<std::size_t>(i)];
+            value = round_to(type, value);
+            const std::int64_t at = i / columns * stride + i % columns;
+            const std::uint16_t half = type == Float::f16 ? f32_to_f16(value) : f32_to_bf16(value);
+            if (type == Float::f32) {
+              std::memcpy(memory.data() + at * 4, &value, 4);
+            } else {
+              std::memcpy(memory.data() + at * 2, &half, 2);
+            }
+          }
+          const DenseMatrix matrix{memory.data(), type, rows, columns, stride};
+          const Source source{nullptr, &matrix, rows, columns, values};
+          for (const Float round : kTypes) {
+            for (const bool transposed : {false, true}) {
+              for (const std::int64_t x_rows : {1, 13}) {
+                INFO(table.name, " ", rows, "x", columns, " type ", static_cast<int>(type),
+                     " round ", static_cast<int>(round), " transposed ", transposed, " rows ",
+                     x_rows);
+                REQUIRE(worst_error(table, source, x_rows, transposed, round) < 1);
               }
             }
           }
@@ -272,8 +322,25 @@ TEST_SUITE("product") {
         const auto block = aligned<std::uint32_t>(kDepthWords * shape.tile_columns);
         const auto sums = aligned<float>(tiles.tiles * tiles.height * shape.tile_columns);
         std::vector<float> y(kRows * 50);
-        table.product({a.get(), kRows, &weight.packed, false, nullptr, nullptr, 0, 0, 0, 50,
-                       Float::bf16, nullptr, y.data(), Float::f32, 50, block.get(), sums.get(),
+        table.product({a.get(),
+                       kRows,
+                       &weight.packed,
+                       nullptr,
+                       false,
+                       nullptr,
+                       nullptr,
+                       0,
+                       0,
+                       0,
+                       0,
+                       50,
+                       Float::bf16,
+                       nullptr,
+                       y.data(),
+                       Float::f32,
+                       50,
+                       block.get(),
+                       sums.get(),
                        shape.tile_columns});
         for (std::int64_t m = 0; m < kRows; ++m) {
           for (std::int64_t n = 0; n < 50; ++n) {
