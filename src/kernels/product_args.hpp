@@ -88,13 +88,14 @@ struct ProductArgs {
   std::int64_t sum_columns;  // columns that are summed at a time, a multiple of tile_columns
 };
 
-/// y[:, 16·first_panel : 16·last_panel] = x · Wᵀ + bias for at most kMaxVectorRows rows; value ·
-/// absmax is not rounded.
+/// y[:, begin:end] = x · Wᵀ + bias for at most kMaxVectorRows rows. Of a packed W, `begin` and
+/// `end` are whole panels, and value · absmax is not rounded.
 struct VectorProductArgs {
   const float* x;  // [rows, columns of W], f32, one row behind the other
   std::int64_t rows;
-  const PackedWeight* w;
-  std::int64_t first_panel, last_panel;
+  const PackedWeight* w;     // or null
+  const DenseMatrix* dense;  // where `w` is null
+  std::int64_t begin, end;   // rows of W
   const float* bias;
   float* y;  // [rows, rows of W]
   std::int64_t y_stride;

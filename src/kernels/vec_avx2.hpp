@@ -71,6 +71,14 @@ Words shift_to_columns(Words x) {
   return _mm256_srlv_epi32(x, _mm256_setr_epi32(0, 16, 4, 20, 8, 24, 12, 28));
 }
 
+/// The sum of all lanes, of halves, quarters and so on.
+float lane_sum(Vec x) {
+  __m128 sum = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+  sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
+  sum = _mm_add_ss(sum, _mm_movehdup_ps(sum));
+  return _mm_cvtss_f32(sum);
+}
+
 /// rows[i].lane[j] and rows[j].lane[i] change places.
 void transpose(Vec (&rows)[kLanes]) {
   __m256 pairs[8], quads[8];

@@ -70,6 +70,9 @@ Words shift_to_columns(Words x) {
                                                 0, 16, 4, 20, 8, 24, 12, 28));
 }
 
+/// The sum of all lanes, of halves, quarters and so on.
+float lane_sum(Vec x) { return _mm512_reduce_add_ps(x); }
+
 /// rows[i].lane[j] and rows[j].lane[i] change places.
 void transpose(Vec (&rows)[kLanes]) {
   __m512 pairs[16], quads[16];

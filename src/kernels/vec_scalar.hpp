@@ -99,6 +99,12 @@ Words shift_to_columns(const Words& x) {
   return y;
 }
 
+/// The sum of all lanes, of halves, quarters and so on.
+float lane_sum(const Vec& x) {
+  const float* l = x.lane;
+  return ((l[0] + l[4]) + (l[2] + l[6])) + ((l[1] + l[5]) + (l[3] + l[7]));
+}
+
 /// rows[i].lane[j] and rows[j].lane[i] change places.
 void transpose(Vec (&rows)[kLanes]) {
   for (int i = 0; i < kLanes; ++i) {

@@ -5,7 +5,7 @@
 
 #include "quant/checks.hpp"
 #include "quant/packed_codes.hpp"
-#include "quant/packed_product.hpp"
+#include "quant/products.hpp"
 
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>

@@ -6,6 +6,7 @@
 #include "quant/grain.hpp"
 
 #include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
 
 #include <algorithm>
 
@@ -28,12 +29,38 @@ at::Tensor matrix_rows(const at::Tensor& x) {
   return rows.stride(1) == 1 ? rows : rows.contiguous();
 }
 
+at::Tensor vector_product(const at::Tensor& x,
+                          const ProductWeight& w,
+                          const float* bias,
+                          at::ScalarType compute_dtype) {
+  const auto& table = kernel_table();
+  const at::Tensor wide = x.to(compute_dtype).to(at::kFloat).contiguous();
+  const std::int64_t rows = w.packed != nullptr ? w.packed->rows : w.dense->rows;
+  const std::int64_t panels = kernels::panels_of(rows);
+  const at::Tensor y = at::empty({x.size(0), rows}, at::kFloat);
+  at::parallel_for(0, panels, grain_for(kernels::kPanelRows * x.size(1)),
+                   [&](std::int64_t begin, std::int64_t end) {
+                     table.vector_product({
+                         .x = wide.const_data_ptr<float>(),
+                         .rows = x.size(0),
+                         .w = w.packed,
+                         .dense = w.dense,
+                         .begin = begin * kernels::kPanelRows,
+                         .end = std::min(end * kernels::kPanelRows, rows),
+                         .bias = bias,
+                         .y = y.mutable_data_ptr<float>(),
+                         .y_stride = rows,
+                     });
+                   });
+  return y;
+}
+
 RowBlock::RowBlock(const at::Tensor& x, std::int64_t padded_depth, kernels::Float round)
     : rows_(x.size(0)), depth_(padded_depth), round_(round) {
   const auto& table = kernel_table();
   const kernels::ProductShape shape = table.product_shape(round);
   const auto tiles = kernels::row_tiles(rows_, shape.tile_rows);
-  const auto packed = std::make_shared<AlignedBuffer>(
+  const auto packed = std::make_shared<ScratchBuffer>(
       kernels::depth_blocks(shape, depth_) * tiles.tiles * tiles.height * kernels::kDepthWords * 4);
   at::parallel_for(0, tiles.tiles, grain_for(tiles.height * depth_),
                    [&](std::int64_t begin, std::int64_t end) {
@@ -76,8 +103,8 @@ void RowBlock::multiply(const ProductWeight& w,
   at::parallel_for(
       0, column_tiles, grain_for(rows_ * depth_ * shape.tile_columns),
       [&](std::int64_t begin, std::int64_t end) {
-        AlignedBuffer block(kernels::kDepthWords * shape.tile_columns * 4);
-        AlignedBuffer sums(tiles.tiles * tiles.height * kSumColumns * 4);
+        const ScratchBuffer block(kernels::kDepthWords * shape.tile_columns * 4);
+        const ScratchBuffer sums(tiles.tiles * tiles.height * kSumColumns * 4);
         table.product({
             .a = packed_->as<std::uint32_t>(),
             .rows = rows_,

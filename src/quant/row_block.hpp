@@ -3,7 +3,7 @@
 #pragma once
 
 #include "kernels/product_args.hpp"
-#include "quant/aligned_buffer.hpp"
+#include "quant/scratch_buffer.hpp"
 
 #include <ATen/core/Tensor.h>
 
@@ -26,6 +26,13 @@ kernels::DenseMatrix dense_matrix(const at::Tensor& tensor);
 
 /// `x` as such a matrix: its last dimension against all others, float64 as float32.
 at::Tensor matrix_rows(const at::Tensor& x);
+
+/// y = x · Wᵀ + bias for at most kernels::kMaxVectorRows rows of x, which are not packed: x [rows,
+/// columns of W] rounded to `compute_dtype`, y [rows, rows of W] float32.
+at::Tensor vector_product(const at::Tensor& x,
+                          const ProductWeight& w,
+                          const float* bias,
+                          at::ScalarType compute_dtype);
 
 class RowBlock {
  public:
@@ -57,7 +64,7 @@ class RowBlock {
   std::int64_t rows_;
   std::int64_t depth_;
   kernels::Float round_;
-  std::shared_ptr<const AlignedBuffer> packed_;
+  std::shared_ptr<const ScratchBuffer> packed_;
 };
 
 }  // namespace lorapp::detail

@@ -178,6 +178,33 @@ double worst_error(
   return worst;
 }
 
+// The same of vector_product, in two ranges of rows of W.
+double worst_vector_error(const KernelTable& table, const Source& w, std::int64_t rows) {
+  const std::vector<float> x = normal(rows * w.columns, 2), bias = normal(w.rows, 3);
+  std::vector<float> y(static_cast<std::size_t>(rows * w.rows), std::nanf(""));
+  const std::int64_t middle = panels_of(w.rows) / 2 * kPanelRows;
+  for (const auto& [begin, end] : {std::pair{std::int64_t{0}, middle}, std::pair{middle, w.rows}}) {
+    table.vector_product(
+        {x.data(), rows, w.packed, w.matrix, begin, end, bias.data(), y.data(), w.rows});
+  }
+  double worst = 0;
+  for (std::int64_t m = 0; m < rows; ++m) {
+    for (std::int64_t n = 0; n < w.rows; ++n) {
+      double sum = bias[static_cast<std::size_t>(n)], size = std::abs(sum);
+      for (std::int64_t k = 0; k < w.columns; ++k) {
+        const double product =
+            static_cast<double>(w.values[static_cast<std::size_t>(n * w.columns + k)]) *
+            x[static_cast<std::size_t>(m * w.columns + k)];
+        sum += product;
+        size += std::abs(product);
+      }
+      const double error = std::abs(y[static_cast<std::size_t>(m * w.rows + n)] - sum);
+      worst = error / (1e-6 * size) < worst ? worst : error / (1e-6 * size);
+    }
+  }
+  return worst;
+}
+
 TEST_SUITE("product") {
   TEST_CASE("packed: a word of a line holds four bytes of the file, and gives them back") {
     std::mt19937 random(1);
@@ -256,6 +283,11 @@ TEST_SUITE("product") {
           }
           const DenseMatrix matrix{memory.data(), type, rows, columns, stride};
           const Source source{nullptr, &matrix, rows, columns, values};
+          for (std::int64_t x_rows = 1; x_rows <= kMaxVectorRows; ++x_rows) {
+            INFO(table.name, " ", rows, "x", columns, " type ", static_cast<int>(type), " rows ",
+                 x_rows);
+            REQUIRE(worst_vector_error(table, source, x_rows) < 1);
+          }
           for (const Float round : kTypes) {
             for (const bool transposed : {false, true}) {
               for (const std::int64_t x_rows : {1, 13}) {
@@ -277,31 +309,10 @@ TEST_SUITE("product") {
       for (const Shape shape : kShapes) {
         for (const bool nested : {false, true}) {
           const Weight weight(shape, Float::f32, nested, 8);
-          const PackedWeight& w = weight.packed;
+          const Source source{&weight.packed, nullptr, shape.rows, shape.columns, weight.dense};
           for (std::int64_t rows = 1; rows <= kMaxVectorRows; ++rows) {
-            const std::vector<float> x = normal(rows * w.columns, 2), bias = normal(w.rows, 3);
-            std::vector<float> y(static_cast<std::size_t>(rows * w.rows), std::nanf(""));
-            const std::int64_t panels = panels_of(w.rows);
-            for (const auto& [first, last] :
-                 {std::pair{std::int64_t{0}, panels / 2}, std::pair{panels / 2, panels}}) {
-              table.vector_product(
-                  {x.data(), rows, &w, first, last, bias.data(), y.data(), w.rows});
-            }
-            for (std::int64_t m = 0; m < rows; ++m) {
-              for (std::int64_t n = 0; n < w.rows; ++n) {
-                double sum = bias[static_cast<std::size_t>(n)], size = std::abs(sum);
-                for (std::int64_t k = 0; k < w.columns; ++k) {
-                  const double product =
-                      static_cast<double>(
-                          weight.dense[static_cast<std::size_t>(n * w.columns + k)]) *
-                      x[static_cast<std::size_t>(m * w.columns + k)];
-                  sum += product;
-                  size += std::abs(product);
-                }
-                INFO(table.name, " ", shape.rows, "x", shape.columns, " rows ", rows);
-                REQUIRE(std::abs(y[static_cast<std::size_t>(m * w.rows + n)] - sum) < 1e-6 * size);
-              }
-            }
+            INFO(table.name, " ", shape.rows, "x", shape.columns, " rows ", rows);
+            REQUIRE(worst_vector_error(table, source, rows) < 1);
           }
         }
       }

@@ -52,7 +52,7 @@ class LORAPP_API LinearImpl : public torch::nn::Module {
   torch::Tensor base(const torch::Tensor& x) const {
     if (quantized_) return linear_4bit(x, *quantized_, optional_bias(), compute_dtype_);
     LORAPP_CHECK(weight_.defined(), "linear", "this layer has no weight yet");
-    return at::linear(x, weight_, optional_bias());
+    return linear_dense(x, weight_, optional_bias());
   }
 
   std::int64_t in_features() const noexcept { return in_features_; }

@@ -1,4 +1,4 @@
-// The operations on 4-bit weights: quantize, dequantize, multiply.
+// The operations on 4-bit weights: quantize, dequantize, multiply; the product with dense ones.
 // The only door to the kernels: every argument is checked here, and work is split over torch's
 // threads.
 #pragma once
@@ -50,5 +50,13 @@ LORAPP_API torch::Tensor linear_4bit(const torch::Tensor& x,
                                      const std::optional<torch::Tensor>& bias = std::nullopt,
                                      std::optional<torch::Dtype> compute_dtype = std::nullopt,
                                      const std::optional<LowRank>& low_rank = std::nullopt);
+
+/// y = x · Wᵀ + bias with a dense weight, as at::linear: on the CPU, for tensors of one type of
+/// float32, bfloat16 and float16, by the kernels of linear_4bit, with sums in float32 that are
+/// rounded once; by at::linear otherwise. Throws Error when the kernels' gradient is asked to be
+/// differentiable.
+LORAPP_API torch::Tensor linear_dense(const torch::Tensor& x,
+                                      const torch::Tensor& weight,
+                                      const std::optional<torch::Tensor>& bias = std::nullopt);
 
 }  // namespace lorapp

@@ -1,14 +1,11 @@
 // Blocks of rows are packed once and multiplied with all that they meet.
-#include "quant/packed_product.hpp"
+#include "quant/products.hpp"
 
-#include "quant/backend.hpp"
 #include "quant/float_type.hpp"
-#include "quant/grain.hpp"
 #include "quant/packed_codes.hpp"
 #include "quant/row_block.hpp"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
 namespace lorapp::detail {
 namespace {
@@ -33,40 +30,51 @@ void for_each_row_block(std::int64_t rows, F&& f) {
   for (std::int64_t i = 0; i < blocks; ++i) f(rows * i / blocks, rows * (i + 1) / blocks);
 }
 
-at::Tensor vector_product(const at::Tensor& x,
-                          const kernels::PackedWeight& w,
-                          const float* bias,
-                          at::ScalarType compute_dtype) {
-  const auto& table = kernel_table();
-  const at::Tensor wide = x.to(compute_dtype).to(at::kFloat).contiguous();
-  const at::Tensor y = at::empty({x.size(0), w.rows}, at::kFloat);
-  at::parallel_for(0, kernels::panels_of(w.rows), grain_for(kernels::kPanelRows * w.columns),
-                   [&](std::int64_t begin, std::int64_t end) {
-                     table.vector_product({
-                         .x = wide.const_data_ptr<float>(),
-                         .rows = x.size(0),
-                         .w = &w,
-                         .first_panel = begin,
-                         .last_panel = end,
-                         .bias = bias,
-                         .y = y.mutable_data_ptr<float>(),
-                         .y_stride = w.rows,
-                     });
-                   });
-  return y;
-}
+}  // namespace
 
-// leftᵀ · right, summed over their rows: left [T, r] float32, right [T, n] → [r, n] float32.
 at::Tensor outer_product(const at::Tensor& left, const at::Tensor& right) {
   const at::Tensor rows = left.t().contiguous();
   const at::Tensor y = at::empty({rows.size(0), right.size(1)}, at::kFloat);
   if (left.size(0) == 0) return y.zero_();
   const kernels::DenseMatrix matrix = dense_matrix(right);
-  RowBlock(rows, rows.size(1), kF32).multiply({.dense = &matrix}, /*transposed=*/true, y);
+  for_each_row_block(rows.size(0), [&](std::int64_t begin, std::int64_t end) {
+    RowBlock(rows.slice(0, begin, end), rows.size(1), kF32)
+        .multiply({.dense = &matrix}, /*transposed=*/true, y.slice(0, begin, end));
+  });
   return y;
 }
 
-}  // namespace
+at::Tensor dense_forward(const at::Tensor& x,
+                         const at::Tensor& weight,
+                         const std::optional<at::Tensor>& bias) {
+  const kernels::DenseMatrix w = dense_matrix(weight);
+  const at::Tensor rows = matrix_rows(x);
+  at::Tensor wide_bias;
+  if (bias) wide_bias = bias->to(at::kFloat).contiguous();
+  const float* b = bias ? wide_bias.const_data_ptr<float>() : nullptr;
+  const std::vector<std::int64_t> shape = resized(x, w.rows);
+  if (rows.size(0) > 0 && rows.size(0) <= kernels::kMaxVectorRows) {
+    const at::Tensor y = vector_product(rows, {.dense = &w}, b, x.scalar_type());
+    return y.to(x.scalar_type()).reshape(shape);
+  }
+  const at::Tensor y = at::empty({rows.size(0), w.rows}, rows.options());
+  for_each_row_block(rows.size(0), [&](std::int64_t begin, std::int64_t end) {
+    RowBlock(rows.slice(0, begin, end), w.columns, w.type)
+        .multiply({.dense = &w}, /*transposed=*/false, y.slice(0, begin, end), b);
+  });
+  return y.reshape(shape);
+}
+
+at::Tensor dense_backward(const at::Tensor& dy, const at::Tensor& weight) {
+  const kernels::DenseMatrix w = dense_matrix(weight);
+  const at::Tensor rows = matrix_rows(dy);
+  const at::Tensor dx = at::empty({rows.size(0), w.columns}, rows.options());
+  for_each_row_block(rows.size(0), [&](std::int64_t begin, std::int64_t end) {
+    RowBlock(rows.slice(0, begin, end), w.rows, w.type)
+        .multiply({.dense = &w}, /*transposed=*/true, dx.slice(0, begin, end));
+  });
+  return dx.reshape(resized(dy, w.columns));
+}
 
 PackedForward packed_forward(const at::Tensor& x,
                              const QuantizedTensor& weight,
@@ -92,7 +100,7 @@ PackedForward packed_forward(const at::Tensor& x,
   };
 
   if (count > 0 && count <= kernels::kMaxVectorRows) {
-    at::Tensor y = vector_product(rows, w, b, compute_dtype);
+    at::Tensor y = vector_product(rows, {.packed = &w}, b, compute_dtype);
     if (low_rank != nullptr) {
       u = at::linear(input.to(at::kFloat), lora_a).mul_(low_rank->scale);
       y.addmm_(u, lora_b.t());

@@ -1,4 +1,4 @@
-// The product of a 4-bit linear layer and its gradients, with a packed weight.
+// The products of linear layers and their gradients, with a packed or a dense weight.
 // Private to src/quant.
 #pragma once
 
@@ -47,5 +47,17 @@ Gradients packed_backward(const at::Tensor& dy,
                           at::ScalarType compute_dtype,
                           const SavedLowRank* low_rank,
                           WantedGradients wanted);
+
+/// x · Wᵀ + bias in the dtype of x; W [out, in] dense, rows contiguous, of the dtype of x (float32,
+/// bfloat16 or float16), all on the CPU. Sums are float32 and rounded once.
+at::Tensor dense_forward(const at::Tensor& x,
+                         const at::Tensor& w,
+                         const std::optional<at::Tensor>& bias);
+
+/// dy · W, in the dtype of dy.
+at::Tensor dense_backward(const at::Tensor& dy, const at::Tensor& w);
+
+/// leftᵀ · right, summed over their rows: left [T, m], right [T, n] → [m, n] float32.
+at::Tensor outer_product(const at::Tensor& left, const at::Tensor& right);
 
 }  // namespace lorapp::detail
