@@ -66,6 +66,18 @@ Words row_words(const std::uint8_t* p) {
   return _mm256_set1_epi32(word);
 }
 Words shift_right(Words x, int bits) { return _mm256_srli_epi32(x, bits); }
+/// 8 bytes, one a lane.
+Words load_bytes(const std::uint8_t* p) {
+  return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+}
+/// Lane i holds i · factor + first.
+Words lane_products(std::uint32_t factor, std::uint32_t first) {
+  const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_add_epi32(_mm256_mullo_epi32(lanes, _mm256_set1_epi32(static_cast<int>(factor))),
+                          _mm256_set1_epi32(static_cast<int>(first)));
+}
+/// The floats at these places behind `base`.
+Vec gather(const float* base, Words index) { return _mm256_i32gather_ps(base, index, 4); }
 /// Lane c shifted by the bit of column c (packed_weight.hpp).
 Words shift_to_columns(Words x) {
   return _mm256_srlv_epi32(x, _mm256_setr_epi32(0, 16, 4, 20, 8, 24, 12, 28));

@@ -64,6 +64,16 @@ Words row_words(const std::uint8_t* p) {
   return _mm512_mask_set1_epi32(_mm512_set1_epi32(low), 0xff00, high);
 }
 Words shift_right(Words x, int bits) { return _mm512_srli_epi32(x, static_cast<unsigned>(bits)); }
+/// 16 bytes, one a lane.
+Words load_bytes(const std::uint8_t* p) { return _mm512_cvtepu8_epi32(load_128(p)); }
+/// Lane i holds i · factor + first.
+Words lane_products(std::uint32_t factor, std::uint32_t first) {
+  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  return _mm512_add_epi32(_mm512_mullo_epi32(lanes, _mm512_set1_epi32(static_cast<int>(factor))),
+                          _mm512_set1_epi32(static_cast<int>(first)));
+}
+/// The floats at these places behind `base`.
+Vec gather(const float* base, Words index) { return _mm512_i32gather_ps(index, base, 4); }
 /// Lane c shifted by the bit of column c (packed_weight.hpp).
 Words shift_to_columns(Words x) {
   return _mm512_srlv_epi32(x, _mm512_setr_epi32(0, 16, 4, 20, 8, 24, 12, 28,  //

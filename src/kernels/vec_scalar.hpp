@@ -92,6 +92,22 @@ Words shift_right(const Words& x, int bits) {
   for (int i = 0; i < kLanes; ++i) y.lane[i] = x.lane[i] >> bits;
   return y;
 }
+/// 8 bytes, one a lane.
+Words load_bytes(const std::uint8_t* p) {
+  Words x;
+  for (int i = 0; i < kLanes; ++i) x.lane[i] = p[i];
+  return x;
+}
+/// Lane i holds i · factor + first.
+Words lane_products(std::uint32_t factor, std::uint32_t first) {
+  Words x;
+  for (int i = 0; i < kLanes; ++i) x.lane[i] = static_cast<std::uint32_t>(i) * factor + first;
+  return x;
+}
+/// The floats at these places behind `base`.
+Vec gather(const float* base, const Words& index) {
+  return each([&](int i) { return base[index.lane[i]]; });
+}
 /// Lane c shifted by the bit of column c (packed_weight.hpp).
 Words shift_to_columns(const Words& x) {
   Words y;

@@ -85,19 +85,26 @@ void dense_vector_group(const VectorProductArgs& args, std::int64_t row) {
   for (int g = 0; g < Group; ++g) {
     for (int r = 0; r < Rows; ++r) sum[g][r][0] = sum[g][r][1] = zero();
   }
-  for (std::int64_t k = 0; k < w.columns; k += kStep) {
+  const auto step = [&](std::int64_t k, std::int64_t left) {
     for (int h = 0; h < 2; ++h) {
-      const std::int64_t at = k + h * kLanes, left = w.columns - at;
+      const std::int64_t at = k + h * kLanes;
       Vec x[Rows];
-      for (int r = 0; r < Rows; ++r) x[r] = load_part<F32>(args.x + r * w.columns + at, left);
+      for (int r = 0; r < Rows; ++r) {
+        x[r] = load_part<F32>(args.x + r * w.columns + at, left - h * kLanes);
+      }
       for (int g = 0; g < Group; ++g) {
-        const auto* p = data + g * w.stride + at;
-        if (h == 0) prefetch(p + kFetchAhead * kLineBytes / static_cast<int>(sizeof *p));
-        const Vec weights = load_part<T>(p, left);
+        const Vec weights = load_part<T>(data + g * w.stride + at, left - h * kLanes);
         for (int r = 0; r < Rows; ++r) sum[g][r][h] = fma(weights, x[r], sum[g][r][h]);
       }
     }
+  };
+  constexpr std::int64_t kAhead = 2048 / static_cast<int>(sizeof(typename T::Storage));
+  std::int64_t k = 0;
+  for (; k + kStep <= w.columns; k += kStep) {
+    for (int g = 0; g < Group; ++g) prefetch(data + g * w.stride + k + kAhead);
+    step(k, kStep);
   }
+  if (k < w.columns) step(k, w.columns - k);
   for (int g = 0; g < Group; ++g) {
     for (int r = 0; r < Rows; ++r) {
       const float bias = args.bias != nullptr ? args.bias[row + g] : 0.0f;

@@ -38,23 +38,39 @@ class Scales {
   Scales() = default;
   explicit Scales(const PackedWeight& w) : w_(&w), spans_(w.columns / w.span) {
     if (w.absmax != nullptr) return;
-    if ((w.nested_blocksize & (w.nested_blocksize - 1)) != 0) {
-      nested_shift_ = -1;
-    } else {
-      while (std::int64_t{1} << nested_shift_ < w.nested_blocksize) ++nested_shift_;
-    }
+    const bool shifts = (w.nested_blocksize & (w.nested_blocksize - 1)) == 0 &&
+                        w.span == w.blocksize && w.rows * spans_ <= 0x7fffffff;
+    while (shifts && std::int64_t{1} << shift_ < w.nested_blocksize) ++shift_;
+    if (!shifts) shift_ = -1;
   }
 
   const float* at(std::int64_t panel, std::int64_t column) {
-    const std::int64_t index = panel * spans_ + column / w_->span;
+    const std::int64_t span = column / w_->span, index = panel * spans_ + span;
     if (w_->absmax != nullptr) return w_->absmax + index * kPanelRows;
-    if (index != expanded_) expand(panel, column / w_->span, index);
+    if (index == expanded_) return buffer_;
+    expanded_ = index;
+    if (shift_ >= 0 && (panel + 1) * kPanelRows <= w_->rows) {
+      expand_by_vectors(panel, span, w_->nested + index * kPanelRows);
+    } else {
+      expand(panel, span, w_->nested + index * kPanelRows);
+    }
     return buffer_;
   }
 
  private:
-  void expand(std::int64_t panel, std::int64_t span, std::int64_t index) {
-    const std::uint8_t* codes = w_->nested + index * kPanelRows;
+  // A whole panel whose blocks are spans: the number of a block is row · spans + span.
+  void expand_by_vectors(std::int64_t panel, std::int64_t span, const std::uint8_t* codes) {
+    const auto spans = static_cast<std::uint32_t>(spans_);
+    const auto first = static_cast<std::uint32_t>(panel * kPanelRows * spans_ + span);
+    for (int r = 0; r < kPanelRows; r += kLanes) {
+      const Words block = lane_products(spans, first + static_cast<std::uint32_t>(r) * spans);
+      const Vec outer = gather(w_->nested_absmax, shift_right(block, shift_));
+      const Vec value = gather(w_->map, load_bytes(codes + r));
+      store(buffer_ + r, add(mul(value, outer), splat(w_->offset)));
+    }
+  }
+
+  void expand(std::int64_t panel, std::int64_t span, const std::uint8_t* codes) {
     for (std::int64_t r = 0; r < kPanelRows; ++r) {
       const std::int64_t row = panel * kPanelRows + r;
       if (row >= w_->rows) {
@@ -62,16 +78,14 @@ class Scales {
         continue;
       }
       const std::int64_t block = (row * w_->columns + span * w_->span) / w_->blocksize;
-      const std::int64_t outer =
-          nested_shift_ >= 0 ? block >> nested_shift_ : block / w_->nested_blocksize;
-      buffer_[r] = decode8(w_->map, codes[r], w_->nested_absmax[outer], w_->offset);
+      buffer_[r] =
+          decode8(w_->map, codes[r], w_->nested_absmax[block / w_->nested_blocksize], w_->offset);
     }
-    expanded_ = index;
   }
 
   const PackedWeight* w_ = nullptr;
   std::int64_t spans_ = 0;
-  int nested_shift_ = 0;
+  int shift_ = 0;  // of nested blocks; -1: they are not so simple
   std::int64_t expanded_ = -1;
   float buffer_[kPanelRows];
 };
