@@ -30,7 +30,7 @@ struct LowRank {
   torch::Tensor a;  ///< A [r, in], float32
   torch::Tensor b;  ///< B [out, r], float32
   double scale = 1;
-  torch::Tensor input;  ///< what A reads, of the shape of x; undefined: x itself
+  torch::Tensor input = {};  ///< what A reads, of the shape of x; undefined: x itself
 };
 
 /// y = x · Wᵀ + bias (+ the low-rank term). x [..., in_features], w [out_features, in_features],
