@@ -9,4 +9,9 @@ namespace lorapp::kernels {
 /// Feature bits (table.hpp) that may be used by this process; 0 on other architectures.
 std::uint32_t cpu_features() noexcept;
 
+/// True where VDPBF16PS does more in a cycle than two fused multiply-adds of f32: on AMD's CPUs
+/// twice as much. Intel's do half as much (Emerald Rapids: 92 against 192 GFLOP/s a core), since
+/// they have tiles for it.
+bool multiplies_bf16_pairs_fast() noexcept;
+
 }  // namespace lorapp::kernels
