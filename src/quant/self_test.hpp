@@ -4,12 +4,14 @@
 
 #include "kernels/table.hpp"
 
+#include <lorapp/export.hpp>
+
 namespace lorapp::detail {
 
 /// Multiplies small ragged matrices by the table's products, forward and transposed, with every
 /// rounding and one to three rows as well, and compares with sums over single elements in double.
 /// Throws Error on the first result that is not one that rounding explains: a miscompiled kernel,
 /// or a CPU that does not do what it says, must not go on to train.
-void check_products(const kernels::KernelTable& table);
+LORAPP_API void check_products(const kernels::KernelTable& table);
 
 }  // namespace lorapp::detail
