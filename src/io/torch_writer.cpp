@@ -74,7 +74,7 @@ class ZipWriter {
     directory_ += "PK\x01\x02";
     append(directory_, 20, 2);
     directory_ += fields;
-    append(directory_, 0, 12);  // no extra field, comment, other disk or attributes
+    directory_.append(12, '\0');  // no extra field, comment, other disk or attributes
     append(directory_, size_, 4);
     directory_ += name;
     ++records_;

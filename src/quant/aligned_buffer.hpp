@@ -21,14 +21,16 @@ class AlignedBuffer {
   AlignedBuffer() = default;
   explicit AlignedBuffer(std::int64_t size) : size_(size) {
     constexpr std::int64_t kHugePage = std::int64_t{1} << 21;
-    const std::int64_t alignment = size >= kHugePage ? kHugePage : 64;
-    const std::int64_t rounded = (size + alignment - 1) / alignment * alignment;
-    data_ = static_cast<std::uint8_t*>(
-        std::aligned_alloc(static_cast<std::size_t>(alignment),
-                           static_cast<std::size_t>(rounded > 0 ? rounded : alignment)));
-    if (data_ == nullptr) throw std::bad_alloc();
+    void* memory = nullptr;
+    if (posix_memalign(&memory, static_cast<std::size_t>(size >= kHugePage ? kHugePage : 64),
+                       static_cast<std::size_t>(size > 0 ? size : 1)) != 0) {
+      throw std::bad_alloc();
+    }
+    data_ = static_cast<std::uint8_t*>(memory);
 #if defined(__linux__)
-    if (size >= kHugePage) madvise(data_, static_cast<std::size_t>(rounded), MADV_HUGEPAGE);
+    // Whole pages alone: what follows the last one may be another's memory.
+    const std::int64_t whole = size / kHugePage * kHugePage;
+    if (whole > 0) madvise(data_, static_cast<std::size_t>(whole), MADV_HUGEPAGE);
 #endif
   }
   ~AlignedBuffer() { std::free(data_); }
