@@ -1,6 +1,7 @@
 // Tokenizer::from_pretrained: the files of a folder, checked against each other.
 #include "data/tokenizer_impl.hpp"
 #include "json_file.hpp"
+#include "torch_flags.hpp"
 
 #include <algorithm>
 #include <system_error>
@@ -129,6 +130,7 @@ class Loader {
 
   Defaults load_model(Impl& impl) {
     const std::string& bytes = impl.files.at(kModelFile);
+    detail::repair_torch_flags();  // sentencepiece has been loaded by now
     const auto status = impl.model.LoadFromSerializedProto(bytes);
     LORAPP_CHECK(status.ok(), kTokenizerOp, (directory_ / kModelFile).string(),
                  ": is not a sentencepiece model (", bytes.size(), " bytes): ", status.message());

@@ -3,6 +3,7 @@
 
 #include "io/file_map.hpp"
 #include "json_file.hpp"
+#include "torch_flags.hpp"
 
 #include <lorapp/error.hpp>
 
@@ -68,6 +69,7 @@ TorchFile::TorchFile(TorchFile&&) noexcept = default;
 TorchFile::~TorchFile() = default;
 
 TorchFile TorchFile::open(const std::filesystem::path& path, std::string op) {
+  repair_torch_flags();  // the reader's checks of the archive must throw
   auto state = std::make_unique<State>();
   state->path = path.string();
   state->op = std::move(op);

@@ -7,6 +7,7 @@
 #include "nn/quant_cache.hpp"
 #include "nn/weight_slots.hpp"
 #include "nn/weight_sources.hpp"
+#include "torch_flags.hpp"
 
 #include <memory>
 #include <string>
@@ -64,6 +65,7 @@ std::shared_ptr<DecoderLM> read_cached_model(const detail::ModelFolder& folder,
 
 std::shared_ptr<CausalLM> CausalLM::from_pretrained(const std::filesystem::path& dir,
                                                     const LoadOptions& options) {
+  detail::repair_torch_flags();  // memory that is not there must throw
   const auto folder = detail::ModelFolder::open(dir, options);
   const torch::NoGradGuard no_grad;
   const bool caches =

@@ -2,11 +2,16 @@
 #include "io/torch_file.hpp"
 #include "support/error_of.hpp"
 #include "support/temporary_folder.hpp"
+#include "torch_flags.hpp"
 
+#include <c10/util/Logging.h>
 #include <doctest/doctest.h>
 #include <torch/types.h>
 
+#include <cstring>
 #include <string>
+
+C10_DECLARE_int(minloglevel);
 
 using namespace lorapp;
 using namespace lorapp::detail;
@@ -109,6 +114,26 @@ TEST_CASE(
     }
   }
   CHECK(refused > 100);
+}
+
+TEST_CASE("torch_file: what another library wrote over LibTorch's flags is put right") {
+  // As sentencepiece does in a program that loads LibTorch first.
+  const unsigned char before = 0;
+  const unsigned char written = 0xff;
+  std::memcpy(&FLAGS_caffe2_use_fatal_for_enforce, &written, 1);
+  const int level = FLAGS_minloglevel;
+  FLAGS_minloglevel = -12345;
+  detail::repair_torch_flags();
+  CHECK(std::memcmp(&FLAGS_caffe2_use_fatal_for_enforce, &before, 1) == 0);
+  CHECK(FLAGS_minloglevel == 0);
+
+  FLAGS_caffe2_use_fatal_for_enforce = true;  // a user's own choice
+  FLAGS_minloglevel = 2;
+  detail::repair_torch_flags();
+  CHECK(FLAGS_caffe2_use_fatal_for_enforce);
+  CHECK(FLAGS_minloglevel == 2);
+  FLAGS_caffe2_use_fatal_for_enforce = false;
+  FLAGS_minloglevel = level;
 }
 
 TEST_CASE("torch_file: a file that is no archive of torch.save is refused by name") {
