@@ -4,6 +4,7 @@
 
 #include "atomic_file.hpp"
 
+#include <lorapp/export.hpp>
 #include <lorapp/io/gguf.hpp>
 
 #include <torch/types.h>
@@ -28,7 +29,7 @@ using GgufValue = std::variant<std::uint32_t,
 
 /// Writes one file, whole or not at all: set() all keys and declare() all tensors, then write()
 /// each in the same order, then finish().
-class GgufWriter {
+class LORAPP_API GgufWriter {
  public:
   explicit GgufWriter(std::filesystem::path path) : path_(path), file_(std::move(path)) {}
 

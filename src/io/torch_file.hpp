@@ -61,20 +61,20 @@ struct TorchValue {
   const T* as() const {
     return std::get_if<T>(&value);
   }
-  const TorchTensor* tensor() const;
+  LORAPP_API const TorchTensor* tensor() const;
   /// The entry of a dict; null if this is none, or has no such key.
-  const TorchValue* find(std::string_view key) const;
-  const TorchValue* find(std::int64_t key) const;
+  LORAPP_API const TorchValue* find(std::string_view key) const;
+  LORAPP_API const TorchValue* find(std::int64_t key) const;
   /// What an error message calls it: "None", "3", "a list of 2", "a tensor [3, 4] of float32".
-  std::string describe() const;
+  LORAPP_API std::string describe() const;
 };
 
 /// Reads a pickle of protocol 2 to 4, as far as torch.save needs it for such values, into `values`.
 /// Anything else is an Error(op) that names `where` and the place.
-const TorchValue* unpickle(std::string_view bytes,
-                           std::string_view op,
-                           std::string where,
-                           std::deque<TorchValue>& values);
+LORAPP_API const TorchValue* unpickle(std::string_view bytes,
+                                      std::string_view op,
+                                      std::string where,
+                                      std::deque<TorchValue>& values);
 
 /// A file of torch.save, opened for reading.
 class LORAPP_API TorchFile {

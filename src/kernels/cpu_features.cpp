@@ -47,12 +47,22 @@ std::uint32_t read_features() noexcept {
 
 }  // namespace
 
+bool multiplies_bf16_pairs_fast() noexcept {
+  static const bool is_amd = [] {
+    std::uint32_t a = 0, b = 0, c = 0, d = 0;
+    return __get_cpuid(0, &a, &b, &c, &d) != 0 && b == signature_AMD_ebx &&
+           c == signature_AMD_ecx && d == signature_AMD_edx;
+  }();
+  return is_amd;
+}
+
 std::uint32_t cpu_features() noexcept {
   // Asked once: under a hypervisor every CPUID is a trap, tens of microseconds long.
   static const std::uint32_t found = read_features();
   return found;
 }
 #else
+bool multiplies_bf16_pairs_fast() noexcept { return false; }
 std::uint32_t cpu_features() noexcept { return 0; }
 #endif
 

@@ -69,7 +69,8 @@ const KernelTable* choose() noexcept {
     return table != nullptr && can_run(*table) ? table : nullptr;
   }
   for (const KernelTable& table : compiled_tables()) {
-    if (can_run(table)) return &table;
+    const bool pays = (table.required & kAvx512bf16) == 0 || multiplies_bf16_pairs_fast();
+    if (can_run(table) && pays) return &table;
   }
   return nullptr;  // not reached: scalar needs nothing
 }

@@ -1,8 +1,11 @@
 // Which KernelTable is in use: the best that runs here, or the one that LORAPP_FORCE_ISA names.
+// Exported for the tests and benchmarks, which compare tables with each other.
 // No exceptions: a name that cannot be used gives null, and quant/backend.cpp says so to the user.
 #pragma once
 
 #include "kernels/table.hpp"
+
+#include <lorapp/export.hpp>
 
 #include <string_view>
 
@@ -16,24 +19,24 @@ struct TableList {
   const KernelTable* begin() const noexcept { return begin_; }
   const KernelTable* end() const noexcept { return end_; }
 };
-TableList compiled_tables() noexcept;
+LORAPP_API TableList compiled_tables() noexcept;
 
 /// True if this CPU and operating system have all that the table needs.
-bool can_run(const KernelTable& table) noexcept;
+LORAPP_API bool can_run(const KernelTable& table) noexcept;
 
 /// The compiled table of that name, or null.
-const KernelTable* find_table(std::string_view name) noexcept;
+LORAPP_API const KernelTable* find_table(std::string_view name) noexcept;
 
 /// The table in use. Null if LORAPP_FORCE_ISA is set to a name that is unknown or cannot run here.
-const KernelTable* active_table() noexcept;
+LORAPP_API const KernelTable* active_table() noexcept;
 
 /// Replaces it (null: chosen again at the next use) and returns the previous one.
-const KernelTable* set_active_table(const KernelTable* table) noexcept;
+LORAPP_API const KernelTable* set_active_table(const KernelTable* table) noexcept;
 
 /// How many kernels of this table have run.
-std::uint64_t call_count(const KernelTable& table) noexcept;
+LORAPP_API std::uint64_t call_count(const KernelTable& table) noexcept;
 
 /// The value of LORAPP_FORCE_ISA, or null if it is unset or empty.
-const char* forced_isa() noexcept;
+LORAPP_API const char* forced_isa() noexcept;
 
 }  // namespace lorapp::kernels

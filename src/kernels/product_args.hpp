@@ -54,17 +54,29 @@ struct PackRowsArgs {
   std::uint32_t* out;
 };
 
-/// y[:, begin:end] = A · Wᵀ, or A · W if `transposed`, plus A₂ · Bᵀ or A₂ · B, plus bias.
-/// A is packed; the summed dimension is W's columns, or all rows of its panels if transposed.
+/// A matrix in memory, row by row.
+struct DenseMatrix {
+  const void* data;
+  Float type;
+  std::int64_t rows;
+  std::int64_t columns;
+  std::int64_t stride;  // elements from row to row
+};
+
+/// y[:, begin:end] = A · Wᵀ, or A · W if `transposed`, plus A₂ · B₂, plus bias. W is packed or
+/// dense. A is packed; the summed dimension is W's columns, or its rows if transposed, up to the
+/// rows of whole panels where W is packed.
 struct ProductArgs {
   const std::uint32_t* a;
   std::int64_t rows;
-  const PackedWeight* w;
+  const PackedWeight* w;     // or null
+  const DenseMatrix* dense;  // where `w` is null
   bool transposed;
   const std::uint32_t* a2;  // [rows, rank], packed as for Float::f32; null: nothing is added
-  const float* b2;          // [rank, columns of y]
+  const float* b2;          // [rank, columns of y], with these distances of elements
   std::int64_t rank;
-  std::int64_t b2_stride;
+  std::int64_t b2_row_stride;
+  std::int64_t b2_column_stride;
   std::int64_t begin, end;  // columns of y; `begin` begins a tile
   Float round;              // what weights, and then results, are rounded to
   const float* bias;        // [columns of y], or null
@@ -76,13 +88,14 @@ struct ProductArgs {
   std::int64_t sum_columns;  // columns that are summed at a time, a multiple of tile_columns
 };
 
-/// y[:, 16·first_panel : 16·last_panel] = x · Wᵀ + bias for at most kMaxVectorRows rows; value ·
-/// absmax is not rounded.
+/// y[:, begin:end] = x · Wᵀ + bias for at most kMaxVectorRows rows. Of a packed W, `begin` and
+/// `end` are whole panels, and value · absmax is not rounded.
 struct VectorProductArgs {
   const float* x;  // [rows, columns of W], f32, one row behind the other
   std::int64_t rows;
-  const PackedWeight* w;
-  std::int64_t first_panel, last_panel;
+  const PackedWeight* w;     // or null
+  const DenseMatrix* dense;  // where `w` is null
+  std::int64_t begin, end;   // rows of W
   const float* bias;
   float* y;  // [rows, rows of W]
   std::int64_t y_stride;

@@ -75,9 +75,49 @@ Words row_words(const std::uint8_t* p) {
 }
 Words shift_right(Words x, int bits) { return _mm256_srli_epi32(x, bits); }
 Words shift_left(Words x, int bits) { return _mm256_slli_epi32(x, bits); }
+/// 8 bytes, one a lane.
+Words load_bytes(const std::uint8_t* p) {
+  return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+}
+/// Lane i holds i · factor + first.
+Words lane_products(std::uint32_t factor, std::uint32_t first) {
+  const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_add_epi32(_mm256_mullo_epi32(lanes, _mm256_set1_epi32(static_cast<int>(factor))),
+                          _mm256_set1_epi32(static_cast<int>(first)));
+}
+/// The floats at these places behind `base`.
+Vec gather(const float* base, Words index) { return _mm256_i32gather_ps(base, index, 4); }
 /// Lane c shifted by the bit of column c (packed_weight.hpp).
 Words shift_to_columns(Words x) {
   return _mm256_srlv_epi32(x, _mm256_setr_epi32(0, 16, 4, 20, 8, 24, 12, 28));
+}
+
+/// The sum of all lanes, of halves, quarters and so on.
+float lane_sum(Vec x) {
+  __m128 sum = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+  sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
+  sum = _mm_add_ss(sum, _mm_movehdup_ps(sum));
+  return _mm_cvtss_f32(sum);
+}
+
+/// rows[i].lane[j] and rows[j].lane[i] change places.
+void transpose(Vec (&rows)[kLanes]) {
+  __m256 pairs[8], quads[8];
+  for (int i = 0; i < 8; i += 2) {
+    pairs[i] = _mm256_unpacklo_ps(rows[i], rows[i + 1]);
+    pairs[i + 1] = _mm256_unpackhi_ps(rows[i], rows[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    for (int h = 0; h < 2; ++h) {
+      const __m256d a = _mm256_castps_pd(pairs[i + h]), b = _mm256_castps_pd(pairs[i + 2 + h]);
+      quads[i + 2 * h] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, b));
+      quads[i + 2 * h + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, b));
+    }
+  }
+  for (int j = 0; j < 4; ++j) {
+    rows[j] = _mm256_permute2f128_ps(quads[j], quads[4 + j], 0x20);
+    rows[4 + j] = _mm256_permute2f128_ps(quads[j], quads[4 + j], 0x31);
+  }
 }
 
 /// Sixteen values, looked up by the low four bits of each lane.

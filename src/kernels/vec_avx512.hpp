@@ -73,10 +73,50 @@ Words row_words(const std::uint8_t* p) {
 }
 Words shift_right(Words x, int bits) { return _mm512_srli_epi32(x, static_cast<unsigned>(bits)); }
 Words shift_left(Words x, int bits) { return _mm512_slli_epi32(x, static_cast<unsigned>(bits)); }
+/// 16 bytes, one a lane.
+Words load_bytes(const std::uint8_t* p) { return _mm512_cvtepu8_epi32(load_128(p)); }
+/// Lane i holds i · factor + first.
+Words lane_products(std::uint32_t factor, std::uint32_t first) {
+  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  return _mm512_add_epi32(_mm512_mullo_epi32(lanes, _mm512_set1_epi32(static_cast<int>(factor))),
+                          _mm512_set1_epi32(static_cast<int>(first)));
+}
+/// The floats at these places behind `base`.
+Vec gather(const float* base, Words index) { return _mm512_i32gather_ps(index, base, 4); }
 /// Lane c shifted by the bit of column c (packed_weight.hpp).
 Words shift_to_columns(Words x) {
   return _mm512_srlv_epi32(x, _mm512_setr_epi32(0, 16, 4, 20, 8, 24, 12, 28,  //
                                                 0, 16, 4, 20, 8, 24, 12, 28));
+}
+
+/// The sum of all lanes, of halves, quarters and so on.
+float lane_sum(Vec x) { return _mm512_reduce_add_ps(x); }
+
+/// rows[i].lane[j] and rows[j].lane[i] change places.
+void transpose(Vec (&rows)[kLanes]) {
+  __m512 pairs[16], quads[16];
+  for (int i = 0; i < 16; i += 2) {
+    pairs[i] = _mm512_unpacklo_ps(rows[i], rows[i + 1]);
+    pairs[i + 1] = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4) {
+    for (int h = 0; h < 2; ++h) {
+      const __m512d a = _mm512_castps_pd(pairs[i + h]), b = _mm512_castps_pd(pairs[i + 2 + h]);
+      quads[i + 2 * h] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+      quads[i + 2 * h + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+    }
+  }
+  // quads[4i + j]: rows 4i to 4i + 3 of the columns j, 4 + j, 8 + j, 12 + j.
+  for (int j = 0; j < 4; ++j) {
+    const __m512 a = _mm512_shuffle_f32x4(quads[j], quads[4 + j], 0x44);
+    const __m512 b = _mm512_shuffle_f32x4(quads[8 + j], quads[12 + j], 0x44);
+    const __m512 c = _mm512_shuffle_f32x4(quads[j], quads[4 + j], 0xee);
+    const __m512 d = _mm512_shuffle_f32x4(quads[8 + j], quads[12 + j], 0xee);
+    rows[j] = _mm512_shuffle_f32x4(a, b, 0x88);
+    rows[4 + j] = _mm512_shuffle_f32x4(a, b, 0xdd);
+    rows[8 + j] = _mm512_shuffle_f32x4(c, d, 0x88);
+    rows[12 + j] = _mm512_shuffle_f32x4(c, d, 0xdd);
+  }
 }
 
 /// Sixteen values, looked up by the low four bits of each lane.

@@ -114,12 +114,44 @@ Words shift_left(const Words& x, int bits) {
   Words y;
   for (int i = 0; i < kLanes; ++i) y.lane[i] = x.lane[i] << bits;
   return y;
+/// 8 bytes, one a lane.
+Words load_bytes(const std::uint8_t* p) {
+  Words x;
+  for (int i = 0; i < kLanes; ++i) x.lane[i] = p[i];
+  return x;
+}
+/// Lane i holds i · factor + first.
+Words lane_products(std::uint32_t factor, std::uint32_t first) {
+  Words x;
+  for (int i = 0; i < kLanes; ++i) x.lane[i] = static_cast<std::uint32_t>(i) * factor + first;
+  return x;
+}
+/// The floats at these places behind `base`.
+Vec gather(const float* base, const Words& index) {
+  return each([&](int i) { return base[index.lane[i]]; });
 }
 /// Lane c shifted by the bit of column c (packed_weight.hpp).
 Words shift_to_columns(const Words& x) {
   Words y;
   for (int i = 0; i < kLanes; ++i) y.lane[i] = x.lane[i] >> code_shift(i);
   return y;
+}
+
+/// The sum of all lanes, of halves, quarters and so on.
+float lane_sum(const Vec& x) {
+  const float* l = x.lane;
+  return ((l[0] + l[4]) + (l[2] + l[6])) + ((l[1] + l[5]) + (l[3] + l[7]));
+}
+
+/// rows[i].lane[j] and rows[j].lane[i] change places.
+void transpose(Vec (&rows)[kLanes]) {
+  for (int i = 0; i < kLanes; ++i) {
+    for (int j = 0; j < i; ++j) {
+      const float x = rows[i].lane[j];
+      rows[i].lane[j] = rows[j].lane[i];
+      rows[j].lane[i] = x;
+    }
+  }
 }
 
 /// Sixteen values, looked up by the low four bits of each lane.

@@ -1,5 +1,5 @@
-// The product of a few rows with a packed 4-bit weight, decoded in registers. After product.inl.
-// Bound by the reading of the weight: each panel group is one stream, fetched ahead.
+// The product of a few rows with a weight, 4-bit ones decoded in registers. After product.inl.
+// Bound by the reading of the weight: some panels or rows at a time, each a stream fetched ahead.
 #pragma once
 
 #include "kernels/product.inl"
@@ -64,14 +64,74 @@ void vector_product_group(const VectorProductArgs& args, std::int64_t panel, Sca
 }
 
 template <int Rows, int Panels>
-void vector_product_rows(const VectorProductArgs& args) {
+void packed_vector_product(const VectorProductArgs& args) {
   Scales scales[Panels];
   for (Scales& each : scales) each = Scales(*args.w);
-  std::int64_t panel = args.first_panel;
-  for (; panel + Panels <= args.last_panel; panel += Panels) {
+  std::int64_t panel = args.begin / kPanelRows;
+  const std::int64_t last = panels_of(args.end);
+  for (; panel + Panels <= last; panel += Panels) {
     vector_product_group<Rows, Panels>(args, panel, scales);
   }
-  for (; panel < args.last_panel; ++panel) vector_product_group<Rows, 1>(args, panel, scales);
+  for (; panel < last; ++panel) vector_product_group<Rows, 1>(args, panel, scales);
+}
+
+// `Group` rows of a dense W beginning at `row`, for `Rows` rows of x: as many dot products.
+template <class T, int Rows, int Group>
+void dense_vector_group(const VectorProductArgs& args, std::int64_t row) {
+  const DenseMatrix& w = *args.dense;
+  const auto* data = static_cast<const typename T::Storage*>(w.data) + row * w.stride;
+  constexpr std::int64_t kStep = 2 * kLanes;
+  Vec sum[Group][Rows][2];
+  for (int g = 0; g < Group; ++g) {
+    for (int r = 0; r < Rows; ++r) sum[g][r][0] = sum[g][r][1] = zero();
+  }
+  const auto step = [&](std::int64_t k, std::int64_t left) {
+    for (int h = 0; h < 2; ++h) {
+      const std::int64_t at = k + h * kLanes;
+      Vec x[Rows];
+      for (int r = 0; r < Rows; ++r) {
+        x[r] = load_part<F32>(args.x + r * w.columns + at, left - h * kLanes);
+      }
+      for (int g = 0; g < Group; ++g) {
+        const Vec weights = load_part<T>(data + g * w.stride + at, left - h * kLanes);
+        for (int r = 0; r < Rows; ++r) sum[g][r][h] = fma(weights, x[r], sum[g][r][h]);
+      }
+    }
+  };
+  constexpr std::int64_t kAhead = 2048 / static_cast<int>(sizeof(typename T::Storage));
+  std::int64_t k = 0;
+  for (; k + kStep <= w.columns; k += kStep) {
+    for (int g = 0; g < Group; ++g) prefetch(data + g * w.stride + k + kAhead);
+    step(k, kStep);
+  }
+  if (k < w.columns) step(k, w.columns - k);
+  for (int g = 0; g < Group; ++g) {
+    for (int r = 0; r < Rows; ++r) {
+      const float bias = args.bias != nullptr ? args.bias[row + g] : 0.0f;
+      args.y[r * args.y_stride + row + g] = lane_sum(add(sum[g][r][0], sum[g][r][1])) + bias;
+    }
+  }
+}
+
+template <class T, int Rows, int Group>
+void dense_vector_product(const VectorProductArgs& args) {
+  std::int64_t row = args.begin;
+  for (; row + Group <= args.end; row += Group) dense_vector_group<T, Rows, Group>(args, row);
+  for (; row < args.end; ++row) dense_vector_group<T, Rows, 1>(args, row);
+}
+
+template <int Rows, int Panels>
+void vector_product_rows(const VectorProductArgs& args) {
+  if (args.w != nullptr) return packed_vector_product<Rows, Panels>(args);
+  constexpr int kRowsOfW = Rows <= 2 ? kVectorPanels : kVectorPanels / 2;
+  switch (args.dense->type) {
+    case Float::f32:
+      return dense_vector_product<F32, Rows, kRowsOfW>(args);
+    case Float::bf16:
+      return dense_vector_product<Bf16, Rows, kRowsOfW>(args);
+    case Float::f16:
+      return dense_vector_product<F16, Rows, kRowsOfW>(args);
+  }
 }
 
 void vector_product(const VectorProductArgs& args) {

@@ -15,7 +15,7 @@ namespace lorapp::detail {
 
 /// `size` bytes, not initialized, aligned to 64 bytes; those of 2 MiB and more begin on a page of 2
 /// MiB and ask for pages of that size, which the system may refuse (fewer misses of the address
-/// translation: reading is half as fast without). Throws std::bad_alloc.
+/// translation: streaming through a weight is up to 1.6 times as fast). Throws std::bad_alloc.
 class AlignedBuffer {
  public:
   AlignedBuffer() = default;
@@ -40,15 +40,10 @@ class AlignedBuffer {
     return *this;
   }
 
-  std::uint8_t* data() noexcept { return data_; }
-  const std::uint8_t* data() const noexcept { return data_; }
+  std::uint8_t* data() const noexcept { return data_; }
   template <class T>
-  T* as() noexcept {
+  T* as() const noexcept {
     return reinterpret_cast<T*>(data_);
-  }
-  template <class T>
-  const T* as() const noexcept {
-    return reinterpret_cast<const T*>(data_);
   }
   std::int64_t size() const noexcept { return size_; }
 

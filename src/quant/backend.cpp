@@ -3,9 +3,12 @@
 
 #include "kernels/cuda_launch.hpp"
 #include "kernels/dispatch.hpp"
+#include "quant/self_test.hpp"
 
 #include <lorapp/error.hpp>
 #include <lorapp/quant/backend.hpp>
+
+#include <atomic>
 
 namespace lorapp {
 namespace {
@@ -33,6 +36,12 @@ const kernels::KernelTable& usable_table(std::string_view name, std::string_view
 const kernels::KernelTable& detail::kernel_table() {
   const kernels::KernelTable* table = kernels::active_table();
   if (table == nullptr) return usable_table(kernels::forced_isa(), "LORAPP_FORCE_ISA");
+  // Before the first use, and again after a change: threads that race check the same table.
+  static std::atomic<const kernels::KernelTable*> checked{nullptr};
+  if (checked.load(std::memory_order_acquire) != table) {
+    check_products(*table);
+    checked.store(table, std::memory_order_release);
+  }
   return *table;
 }
 

@@ -4,7 +4,8 @@
 #include <lorapp/quant/ops.hpp>
 
 #include "quant/checks.hpp"
-#include "quant/packed_product.hpp"
+#include "quant/packed_codes.hpp"
+#include "quant/products.hpp"
 
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -18,11 +19,13 @@ constexpr const char* kOp = "linear_4bit";
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// What backward needs, as one opaque value of the autograd context.
+// What backward needs besides tensors, as one opaque value of the autograd context.
 struct Saved : torch::CustomClassHolder {
   QuantizedTensor weight;
   at::ScalarType compute_dtype = at::kFloat;
   std::optional<at::ScalarType> bias_dtype;  // none: no bias
+  std::optional<double> scale;               // of a low-rank term
+  bool own_input = false;                    // it reads another tensor than x
 };
 
 // The weight as the kernels read it, packed for this call if it is not; nothing where they do not
@@ -34,27 +37,40 @@ std::optional<QuantizedTensor> packed_for(const QuantizedTensor& weight,
   return packed.is_packed() ? std::optional(std::move(packed)) : std::nullopt;
 }
 
+using OptionalTensor = std::optional<at::Tensor>;
+
 class Nf4LinearFn : public torch::autograd::Function<Nf4LinearFn> {
  public:
   static at::Tensor forward(AutogradContext* context,
                             const at::Tensor& x,
-                            const std::optional<at::Tensor>& bias,
+                            const OptionalTensor& bias,
+                            const OptionalTensor& input,
+                            const OptionalTensor& a,
+                            const OptionalTensor& b,
                             const QuantizedTensor& weight,
-                            at::ScalarType compute_dtype) {
+                            at::ScalarType compute_dtype,
+                            std::optional<double> scale) {
     auto saved = c10::make_intrusive<Saved>();
     saved->weight = weight;
     saved->compute_dtype = compute_dtype;
     if (bias) saved->bias_dtype = bias->scalar_type();
+    saved->scale = scale;
+    saved->own_input = input.has_value();
     context->saved_data["saved"] = c10::IValue::make_capsule(saved);
 
     at::AutoDispatchBelowADInplaceOrView below;
     if (const auto packed = packed_for(weight, compute_dtype)) {
-      return detail::packed_product(x, *packed, /*transposed=*/false, bias, compute_dtype);
+      std::optional<LowRank> low_rank;
+      if (scale) low_rank.emplace(LowRank{*a, *b, *scale, input.value_or(at::Tensor())});
+      auto [y, u] =
+          detail::packed_forward(x, *packed, bias, compute_dtype, low_rank ? &*low_rank : nullptr);
+      if (scale) context->save_for_backward({input.value_or(x), *a, *b, u});
+      return y;
     }
     const at::Tensor dense = dequantize_4bit(weight, compute_dtype);
-    std::optional<at::Tensor> b;
-    if (bias) b = bias->to(compute_dtype);
-    return at::linear(x.to(compute_dtype), dense, b).to(x.scalar_type());
+    OptionalTensor wide;
+    if (bias) wide = bias->to(compute_dtype);
+    return at::linear(x.to(compute_dtype), dense, wide).to(x.scalar_type());
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
@@ -65,32 +81,80 @@ class Nf4LinearFn : public torch::autograd::Function<Nf4LinearFn> {
     const auto holder = context->saved_data["saved"].toCapsule();
     const auto& saved = static_cast<const Saved&>(*holder);
     at::NoGradGuard no_grad;
-    at::Tensor dx, dbias;
-    if (context->needs_input_grad(0)) {
-      if (const auto packed = packed_for(saved.weight, saved.compute_dtype)) {
-        dx = detail::packed_product(dy, *packed, /*transposed=*/true, {}, saved.compute_dtype);
-      } else {
-        const at::Tensor dense = dequantize_4bit(saved.weight, saved.compute_dtype);
-        dx = at::matmul(dy.to(saved.compute_dtype), dense).to(dy.scalar_type());
-      }
-    }
     // The context counts only the tensors that were given.
-    if (saved.bias_dtype && context->needs_input_grad(1)) {
+    std::size_t next = 1;
+    const auto wanted_if = [&](bool given) { return given && context->needs_input_grad(next++); };
+    const bool needs_x = context->needs_input_grad(0);
+    const bool needs_bias = wanted_if(saved.bias_dtype.has_value());
+    const bool needs_input = wanted_if(saved.own_input);
+    const bool needs_a = wanted_if(saved.scale.has_value());
+    const bool needs_b = wanted_if(saved.scale.has_value());
+
+    detail::Gradients found;
+    at::Tensor dbias;
+    if (const auto packed = packed_for(saved.weight, saved.compute_dtype)) {
+      std::optional<detail::SavedLowRank> low_rank;
+      if (saved.scale) {
+        const variable_list kept = context->get_saved_variables();
+        low_rank.emplace(detail::SavedLowRank{
+            {kept[1], kept[2], *saved.scale, saved.own_input ? kept[0] : at::Tensor()},
+            kept[0],
+            kept[3]});
+      }
+      found =
+          detail::packed_backward(dy, *packed, saved.compute_dtype, low_rank ? &*low_rank : nullptr,
+                                  {needs_x, needs_input, needs_a, needs_b});
+    } else if (needs_x) {
+      const at::Tensor dense = dequantize_4bit(saved.weight, saved.compute_dtype);
+      found.x = at::matmul(dy.to(saved.compute_dtype), dense).to(dy.scalar_type());
+    }
+    if (needs_bias) {
       // Summed in at least f32, whatever dy is stored in.
       const at::ScalarType sum_dtype = at::promoteTypes(at::kFloat, dy.scalar_type());
       dbias = dy.reshape({-1, dy.size(-1)}).sum(at::IntArrayRef{0}, false, sum_dtype);
       dbias = dbias.to(*saved.bias_dtype);
     }
-    return {dx, dbias, at::Tensor(), at::Tensor()};
+    return {found.x, dbias, found.input, found.a, found.b, {}, {}, {}};
   }
 };
+
+// A low-rank term, checked against x and the weight.
+void check_low_rank(const LowRank& term, const at::Tensor& x, const QuantizedTensor& w) {
+  const auto check = [&](const char* name, const at::Tensor& tensor, std::int64_t rows,
+                         std::int64_t columns) {
+    LORAPP_CHECK(tensor.defined() && tensor.dim() == 2 && tensor.size(0) == rows &&
+                     tensor.size(1) == columns && tensor.scalar_type() == at::kFloat,
+                 kOp, name, " of the low-rank term is ",
+                 tensor.defined() ? detail::concat(tensor.scalar_type(), " ", tensor.sizes())
+                                  : std::string("undefined"),
+                 ", expected Float [", rows, ", ", columns, "]");
+    LORAPP_CHECK(tensor.device() == x.device(), kOp, name, " of the low-rank term is on ",
+                 tensor.device(), ", x on ", x.device());
+  };
+  const std::int64_t r = term.a.defined() && term.a.dim() == 2 ? term.a.size(0) : 1;
+  LORAPP_CHECK(r > 0, kOp, "the low-rank term has the rank 0");
+  check("A", term.a, r, w.size(1));
+  check("B", term.b, w.size(0), r);
+  LORAPP_CHECK(!term.input.defined() || (term.input.sizes() == x.sizes() &&
+                                         detail::is_compute_dtype(term.input.scalar_type()) &&
+                                         term.input.device() == x.device()),
+               kOp, "the input of the low-rank term does not fit x; expected the shape ", x.sizes(),
+               " on ", x.device());
+}
+
+// The low-rank term by itself.
+at::Tensor low_rank_term(const LowRank& term, const at::Tensor& x) {
+  const at::Tensor& input = term.input.defined() ? term.input : x;
+  return at::linear(at::linear(input.to(at::kFloat), term.a), term.b) * term.scale;
+}
 
 }  // namespace
 
 torch::Tensor linear_4bit(const torch::Tensor& x,
                           const QuantizedTensor& w,
                           const std::optional<torch::Tensor>& bias,
-                          std::optional<torch::Dtype> compute_dtype) {
+                          std::optional<torch::Dtype> compute_dtype,
+                          const std::optional<LowRank>& low_rank) {
   LORAPP_CHECK(x.defined(), kOp, "x is an undefined tensor");
   LORAPP_CHECK(w.defined(), kOp, "the weight is empty");
   LORAPP_CHECK(w.dim() == 2, kOp, "the weight has shape ", at::IntArrayRef(w.shape()),
@@ -111,8 +175,23 @@ torch::Tensor linear_4bit(const torch::Tensor& x,
     LORAPP_CHECK(bias->device() == x.device(), kOp, "bias is on ", bias->device(), ", x on ",
                  x.device());
   }
-  return Nf4LinearFn::apply(x, has_bias ? bias : std::nullopt, w,
-                            resolve_compute_dtype(compute_dtype, x.device()));
+  if (low_rank) check_low_rank(*low_rank, x, w);
+  const at::ScalarType dtype = resolve_compute_dtype(compute_dtype, x.device());
+  const OptionalTensor b = has_bias ? bias : std::nullopt;
+  const auto plain = [&] {
+    return Nf4LinearFn::apply(x, b, OptionalTensor(), OptionalTensor(), OptionalTensor(), w, dtype,
+                              std::optional<double>());
+  };
+  if (!low_rank) return plain();
+  const bool packs = w.is_packed() || detail::PackedCodes::fits(w.tables());
+  if (!packs || dtype == at::kDouble) {
+    const at::Tensor y = plain();
+    return y + low_rank_term(*low_rank, x).to(y.scalar_type());
+  }
+  const OptionalTensor input =
+      low_rank->input.defined() ? OptionalTensor(low_rank->input) : std::nullopt;
+  return Nf4LinearFn::apply(x, b, input, OptionalTensor(low_rank->a), OptionalTensor(low_rank->b),
+                            w, dtype, std::optional<double>(low_rank->scale));
 }
 
 }  // namespace lorapp

@@ -107,7 +107,7 @@ constexpr std::int64_t kSizes[] = {1, 2, 31, 32, 33, 63, 64, 65, 96, 127, 4096, 
 
 TEST_SUITE("tables") {
   TEST_CASE("quantize: every table gives the scalar codes and absmax") {
-    const KernelTable& scalar = table_scalar();
+    const KernelTable& scalar = *find_table("scalar");
     for (const KernelTable* table : tables_under_test()) {
       for (const Float type : kTypes) {
         for (const Codebook4& book : kBooks) {
@@ -134,7 +134,7 @@ TEST_SUITE("tables") {
     for (const Float type : kTypes) {
       for (const Codebook4& book : kBooks) {
         Array x = weights(type, n, blocksize, book, 5);
-        const Quantized got = quantize(table_scalar(), x, blocksize, book);
+        const Quantized got = quantize(*find_table("scalar"), x, blocksize, book);
         for (std::int64_t i = 0; i < n; ++i) {
           const auto load = [&](std::int64_t j) {
             std::uint16_t h;
@@ -165,7 +165,7 @@ TEST_SUITE("tables") {
       "quantize: an all-zero block has absmax 0 and the code of zero, an odd tail is padded with "
       "it") {
     std::vector<const KernelTable*> tables = tables_under_test();
-    tables.push_back(&table_scalar());
+    tables.push_back(find_table("scalar"));
     for (const KernelTable* table : tables) {
       for (const Codebook4& book : kBooks) {
         const int zero = book.value[0] == 0.0f ? 0 : 7;
@@ -180,7 +180,7 @@ TEST_SUITE("tables") {
 
   TEST_CASE("quantize: the first weight that is not finite is reported, in full and short blocks") {
     std::vector<const KernelTable*> tables = tables_under_test();
-    tables.push_back(&table_scalar());
+    tables.push_back(find_table("scalar"));
     const float inf = std::numeric_limits<float>::infinity();
     for (const KernelTable* table : tables) {
       for (const Float type : kTypes) {
@@ -215,8 +215,8 @@ TEST_SUITE("tables") {
             for (const Float via : kTypes) {
               for (const Float type : kTypes) {
                 Array want(type, n), got(type, n);
-                table_scalar().dequantize_4bit({codes.data(), absmax.data(), n, blocksize,
-                                                book.value, via, type, want.data()});
+                find_table("scalar")->dequantize_4bit({codes.data(), absmax.data(), n, blocksize,
+                                                       book.value, via, type, want.data()});
                 table->dequantize_4bit(
                     {codes.data(), absmax.data(), n, blocksize, book.value, via, type, got.data()});
                 INFO(table->name, " via ", static_cast<int>(via), " type ", static_cast<int>(type),
@@ -240,7 +240,7 @@ TEST_SUITE("tables") {
     for (auto& a : absmax) a = std::exp(std::normal_distribution<float>()(random));
     const Codebook4& book = kBooks[0];
     Array out(Float::f32, n);
-    table_scalar().dequantize_4bit(
+    find_table("scalar")->dequantize_4bit(
         {codes.data(), absmax.data(), n, 64, book.value, Float::bf16, Float::f32, out.data()});
     for (std::int64_t i = 0; i < n; ++i) {
       const int code = i % 2 == 0 ? codes[i / 2] >> 4 : codes[i / 2] & 15;
@@ -267,7 +267,7 @@ TEST_SUITE("tables") {
           all.insert(all.end(), back.begin(), back.end());
           return all;
         };
-        CHECK(same_bits(run(*table), run(table_scalar())));
+        CHECK(same_bits(run(*table), run(*find_table("scalar"))));
       }
     }
   }

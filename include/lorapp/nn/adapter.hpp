@@ -3,11 +3,13 @@
 #pragma once
 
 #include <lorapp/export.hpp>
+#include <lorapp/quant/ops.hpp>
 
 #include <torch/nn/module.h>
 #include <torch/types.h>
 
 #include <cstdint>
+#include <optional>
 
 namespace lorapp {
 
@@ -20,6 +22,10 @@ struct LORAPP_API LinearAdapter : torch::nn::Module {
   /// What is added to the output of the layer. x […, in] → […, out], in any floating dtype: a sum
   /// with a dense layer's output is taken in the wider dtype, then rounded to that of the output.
   virtual torch::Tensor delta(const torch::Tensor& x) = 0;
+
+  /// The same as delta(x) in a form that can be computed together with the product of a 4-bit
+  /// layer, where it has one.
+  virtual std::optional<LowRank> low_rank(const torch::Tensor& /*x*/) { return std::nullopt; }
 
   /// The update of the weight that delta() amounts to without dropout, [out, in]; for merging.
   virtual torch::Tensor delta_weight() = 0;

@@ -35,8 +35,13 @@ class LORAPP_API LinearImpl : public torch::nn::Module {
 
   /// x […, in] → […, out] in the dtype of x. The adapter's part is added to the base's.
   torch::Tensor forward(const torch::Tensor& x) {
+    if (adapter_ == nullptr || !adapter_enabled_) return base(x);
+    if (quantized_) {
+      if (const std::optional<LowRank> term = adapter_->low_rank(x)) {
+        return linear_4bit(x, *quantized_, optional_bias(), compute_dtype_, term);
+      }
+    }
     torch::Tensor y = base(x);
-    if (adapter_ == nullptr || !adapter_enabled_) return y;
     torch::Tensor delta = adapter_->delta(x);
     // As PEFT: beside a 4-bit weight the delta is rounded before the sum, beside a dense one after.
     if (quantized_) delta = delta.to(y.scalar_type());
@@ -47,7 +52,7 @@ class LORAPP_API LinearImpl : public torch::nn::Module {
   torch::Tensor base(const torch::Tensor& x) const {
     if (quantized_) return linear_4bit(x, *quantized_, optional_bias(), compute_dtype_);
     LORAPP_CHECK(weight_.defined(), "linear", "this layer has no weight yet");
-    return at::linear(x, weight_, optional_bias());
+    return linear_dense(x, weight_, optional_bias());
   }
 
   std::int64_t in_features() const noexcept { return in_features_; }

@@ -78,7 +78,7 @@ struct MergeReport {
   bool untied_head = false;            ///< head and embedding were one, and became different
 
   /// The weight whose relative error is the largest; null where none is listed.
-  const MergedWeight* worst() const;
+  LORAPP_API const MergedWeight* worst() const;
 };
 
 /// Adds the adapter in `adapter_dir` to the model in `dir` and writes the folder `output_dir`, new

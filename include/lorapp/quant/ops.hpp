@@ -1,4 +1,4 @@
-// The operations on 4-bit weights: quantize, dequantize, multiply.
+// The operations on 4-bit weights: quantize, dequantize, multiply; the product with dense ones.
 // The only door to the kernels: every argument is checked here, and work is split over torch's
 // threads.
 #pragma once
@@ -24,15 +24,39 @@ LORAPP_API QuantizedTensor quantize_4bit(const torch::Tensor& w, const QuantConf
 LORAPP_API torch::Tensor dequantize_4bit(const QuantizedTensor& w,
                                          std::optional<torch::Dtype> out = std::nullopt);
 
-/// y = x · Wᵀ + bias. x [..., in_features], w [out_features, in_features], bias [out_features];
-/// the product is computed in `compute_dtype` (default: resolve_compute_dtype), y is in x.dtype().
+/// An addition to a product with [out, in] weights: scale · (input · Aᵀ) · Bᵀ (Hu et al. 2021,
+/// "LoRA").
+struct LowRank {
+  torch::Tensor a;  ///< A [r, in], float32
+  torch::Tensor b;  ///< B [out, r], float32
+  double scale = 1;
+  torch::Tensor input = {};  ///< what A reads, of the shape of x; undefined: x itself
+};
+
+/// y = x · Wᵀ + bias (+ the low-rank term). x [..., in_features], w [out_features, in_features],
+/// bias [out_features]; the product is computed in `compute_dtype` (default: resolve_compute_dtype)
+/// with sums in float32, the low-rank term in float32, and y is rounded once to compute_dtype and
+/// is in x.dtype().
 ///
-/// Autograd: the gradient of x is dy · W with W dequantized again, so that the graph keeps nothing
-/// but the packed codes; W has no gradient; bias has one if it requires it. Throws Error when asked
-/// for second derivatives.
+/// No dense weight exists at any time where w can be packed (QuantizedTensor::packed): w that is
+/// not is packed for the call. Up to four rows (a token that is generated) are multiplied with
+/// code · absmax as it is in float32, more rows with the weights that dequantize_4bit gives.
+///
+/// Autograd: the gradient of x is dy · W, decoded again, so that the graph keeps nothing but the
+/// codes; W has no gradient; bias, A, B and `input` have one if they require it. Throws Error when
+/// asked for second derivatives.
 LORAPP_API torch::Tensor linear_4bit(const torch::Tensor& x,
                                      const QuantizedTensor& w,
                                      const std::optional<torch::Tensor>& bias = std::nullopt,
-                                     std::optional<torch::Dtype> compute_dtype = std::nullopt);
+                                     std::optional<torch::Dtype> compute_dtype = std::nullopt,
+                                     const std::optional<LowRank>& low_rank = std::nullopt);
+
+/// y = x · Wᵀ + bias with a dense weight, as at::linear: on the CPU, for tensors of one type of
+/// float32, bfloat16 and float16, by the kernels of linear_4bit, with sums in float32 that are
+/// rounded once; by at::linear otherwise. Throws Error when the kernels' gradient is asked to be
+/// differentiable.
+LORAPP_API torch::Tensor linear_dense(const torch::Tensor& x,
+                                      const torch::Tensor& weight,
+                                      const std::optional<torch::Tensor>& bias = std::nullopt);
 
 }  // namespace lorapp

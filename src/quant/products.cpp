@@ -1,0 +1,182 @@
+// Blocks of rows are packed once and multiplied with all that they meet.
+#include "quant/products.hpp"
+
+#include "quant/float_type.hpp"
+#include "quant/packed_codes.hpp"
+#include "quant/row_block.hpp"
+
+#include <ATen/ATen.h>
+
+namespace lorapp::detail {
+namespace {
+
+constexpr auto kF32 = kernels::Float::f32;
+
+kernels::PackedWeight view_of(const QuantizedTensor& weight) {
+  return weight.packed_codes()->view(weight.tables());
+}
+
+// The shape of x with another last dimension.
+std::vector<std::int64_t> resized(const at::Tensor& x, std::int64_t size) {
+  std::vector<std::int64_t> shape = x.sizes().vec();
+  shape.back() = size;
+  return shape;
+}
+
+// Calls f(begin, end) for blocks of rows of about the same size.
+template <class F>
+void for_each_row_block(std::int64_t rows, F&& f) {
+  const std::int64_t blocks = (rows + kRowBlock - 1) / kRowBlock;
+  for (std::int64_t i = 0; i < blocks; ++i) f(rows * i / blocks, rows * (i + 1) / blocks);
+}
+
+}  // namespace
+
+at::Tensor outer_product(const at::Tensor& left, const at::Tensor& right) {
+  const at::Tensor rows = left.t().contiguous();
+  const at::Tensor y = at::empty({rows.size(0), right.size(1)}, at::kFloat);
+  if (left.size(0) == 0) return y.zero_();
+  const kernels::DenseMatrix matrix = dense_matrix(right);
+  for_each_row_block(rows.size(0), [&](std::int64_t begin, std::int64_t end) {
+    RowBlock(rows.slice(0, begin, end), rows.size(1), kF32)
+        .multiply({.dense = &matrix}, /*transposed=*/true, y.slice(0, begin, end));
+  });
+  return y;
+}
+
+at::Tensor dense_forward(const at::Tensor& x,
+                         const at::Tensor& weight,
+                         const std::optional<at::Tensor>& bias) {
+  const kernels::DenseMatrix w = dense_matrix(weight);
+  const at::Tensor rows = matrix_rows(x);
+  at::Tensor wide_bias;
+  if (bias) wide_bias = bias->to(at::kFloat).contiguous();
+  const float* b = bias ? wide_bias.const_data_ptr<float>() : nullptr;
+  const std::vector<std::int64_t> shape = resized(x, w.rows);
+  if (rows.size(0) > 0 && rows.size(0) <= kernels::kMaxVectorRows) {
+    const at::Tensor y = vector_product(rows, {.dense = &w}, b, x.scalar_type());
+    return y.to(x.scalar_type()).reshape(shape);
+  }
+  const at::Tensor y = at::empty({rows.size(0), w.rows}, rows.options());
+  for_each_row_block(rows.size(0), [&](std::int64_t begin, std::int64_t end) {
+    RowBlock(rows.slice(0, begin, end), w.columns, w.type)
+        .multiply({.dense = &w}, /*transposed=*/false, y.slice(0, begin, end), b);
+  });
+  return y.reshape(shape);
+}
+
+at::Tensor dense_backward(const at::Tensor& dy, const at::Tensor& weight) {
+  const kernels::DenseMatrix w = dense_matrix(weight);
+  const at::Tensor rows = matrix_rows(dy);
+  const at::Tensor dx = at::empty({rows.size(0), w.columns}, rows.options());
+  for_each_row_block(rows.size(0), [&](std::int64_t begin, std::int64_t end) {
+    RowBlock(rows.slice(0, begin, end), w.rows, w.type)
+        .multiply({.dense = &w}, /*transposed=*/true, dx.slice(0, begin, end));
+  });
+  return dx.reshape(resized(dy, w.columns));
+}
+
+PackedForward packed_forward(const at::Tensor& x,
+                             const QuantizedTensor& weight,
+                             const std::optional<at::Tensor>& bias,
+                             at::ScalarType compute_dtype,
+                             const LowRank* low_rank) {
+  const kernels::PackedWeight w = view_of(weight);
+  const at::Tensor rows = matrix_rows(x);
+  const std::int64_t count = rows.size(0);
+  at::Tensor wide_bias;
+  if (bias) wide_bias = bias->to(compute_dtype).to(at::kFloat).contiguous();
+  const float* b = bias ? wide_bias.const_data_ptr<float>() : nullptr;
+
+  at::Tensor input, lora_a, lora_b, u;
+  if (low_rank != nullptr) {
+    input = low_rank->input.defined() ? matrix_rows(low_rank->input) : rows;
+    lora_a = low_rank->a.contiguous();
+    lora_b = low_rank->b;
+    u = at::empty({count, lora_a.size(0)}, at::kFloat);
+  }
+  const auto shaped = [&](const at::Tensor& y) {
+    return y.to(x.scalar_type()).reshape(resized(x, w.rows));
+  };
+
+  if (count > 0 && count <= kernels::kMaxVectorRows) {
+    at::Tensor y = vector_product(rows, {.packed = &w}, b, compute_dtype);
+    if (low_rank != nullptr) {
+      u = at::linear(input.to(at::kFloat), lora_a).mul_(low_rank->scale);
+      y.addmm_(u, lora_b.t());
+    }
+    return {shaped(y.to(compute_dtype)), u};
+  }
+  const at::Tensor y = at::empty({count, w.rows}, rows.options());
+  for_each_row_block(count, [&](std::int64_t begin, std::int64_t end) {
+    const at::Tensor part = rows.slice(0, begin, end);
+    const RowBlock block(part, w.columns, float_type(compute_dtype));
+    const at::Tensor y_part = y.slice(0, begin, end);
+    if (low_rank == nullptr) return block.multiply({.packed = &w}, false, y_part, b);
+    const at::Tensor u_part = u.slice(0, begin, end);
+    const kernels::DenseMatrix a = dense_matrix(lora_a);
+    const RowBlock input_block = low_rank->input.defined()
+                                     ? RowBlock(input.slice(0, begin, end), w.columns, kF32)
+                                     : block.as_f32(part);
+    input_block.multiply({.dense = &a}, false, u_part);
+    u_part.mul_(low_rank->scale);
+    const RowBlock u_block(u_part, u_part.size(1), kF32);
+    const RowBlock::LowRankTerm term{u_block, lora_b.t()};
+    block.multiply({.packed = &w}, false, y_part, b, &term);
+  });
+  return {shaped(y), u};
+}
+
+Gradients packed_backward(const at::Tensor& dy,
+                          const QuantizedTensor& weight,
+                          at::ScalarType compute_dtype,
+                          const SavedLowRank* low_rank,
+                          WantedGradients wanted) {
+  const kernels::PackedWeight w = view_of(weight);
+  const at::Tensor rows = matrix_rows(dy);
+  const std::int64_t count = rows.size(0);
+  const std::int64_t depth = kernels::panels_of(w.rows) * kernels::kPanelRows;
+  Gradients gradients;
+  at::Tensor dx, dinput, du, lora_a, lora_b;
+  if (wanted.x) dx = at::empty({count, w.columns}, rows.options());
+  const bool shares_x = low_rank != nullptr && !low_rank->term.input.defined();
+  if (low_rank != nullptr) {
+    lora_a = low_rank->term.a.contiguous();
+    lora_b = low_rank->term.b.contiguous();
+    du = at::empty({count, lora_a.size(0)}, at::kFloat);
+    if (wanted.input) dinput = at::empty({count, w.columns}, at::kFloat);
+  }
+  for_each_row_block(count, [&](std::int64_t begin, std::int64_t end) {
+    const at::Tensor part = rows.slice(0, begin, end);
+    const RowBlock block(part, depth, float_type(compute_dtype));
+    std::optional<RowBlock> du_block;
+    if (low_rank != nullptr) {
+      const kernels::DenseMatrix b = dense_matrix(lora_b);
+      const at::Tensor du_part = du.slice(0, begin, end);
+      block.as_f32(part).multiply({.dense = &b}, true, du_part);
+      du_part.mul_(low_rank->term.scale);
+      du_block.emplace(du_part, du_part.size(1), kF32);
+    }
+    if (wanted.x) {
+      const at::Tensor dx_part = dx.slice(0, begin, end);
+      std::optional<RowBlock::LowRankTerm> term;
+      if (shares_x) term.emplace(RowBlock::LowRankTerm{*du_block, lora_a});
+      block.multiply({.packed = &w}, true, dx_part, nullptr, term ? &*term : nullptr);
+    }
+    if (dinput.defined()) {
+      const kernels::DenseMatrix a = dense_matrix(lora_a);
+      du_block->multiply({.dense = &a}, true, dinput.slice(0, begin, end));
+    }
+  });
+  const auto shaped = [&](const at::Tensor& gradient, at::ScalarType dtype) {
+    return gradient.to(dtype).reshape(resized(dy, w.columns));
+  };
+  if (wanted.x) gradients.x = shaped(dx, dy.scalar_type());
+  if (low_rank == nullptr) return gradients;
+  if (dinput.defined()) gradients.input = shaped(dinput, low_rank->term.input.scalar_type());
+  if (wanted.a) gradients.a = outer_product(du, matrix_rows(low_rank->input));
+  if (wanted.b) gradients.b = outer_product(low_rank->u, rows).t().contiguous();
+  return gradients;
+}
+
+}  // namespace lorapp::detail

@@ -1,0 +1,63 @@
+// The products of linear layers and their gradients, with a packed or a dense weight.
+// Private to src/quant.
+#pragma once
+
+#include <lorapp/quant/ops.hpp>
+
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+
+namespace lorapp::detail {
+
+/// y, and with a low-rank term what its gradient needs: u = scale · input · Aᵀ, [rows, r] float32.
+struct PackedForward {
+  at::Tensor y;
+  at::Tensor u;
+};
+
+/// x · Wᵀ + bias (+ u · Bᵀ), in the dtype of x; W is packed, all on the CPU. Operands are rounded
+/// to `compute_dtype` (float32, bfloat16 or float16) but for the low-rank term, which is float32;
+/// sums are float32 and rounded to it once. At most kernels::kMaxVectorRows rows are multiplied
+/// with weights that are not rounded to their dtype.
+PackedForward packed_forward(const at::Tensor& x,
+                             const QuantizedTensor& w,
+                             const std::optional<at::Tensor>& bias,
+                             at::ScalarType compute_dtype,
+                             const LowRank* low_rank);
+
+/// The low-rank term of a forward pass.
+struct SavedLowRank {
+  LowRank term;
+  at::Tensor input;  // what A has read: x, or an input of its own
+  at::Tensor u;
+};
+
+struct Gradients {
+  at::Tensor x, input, a, b;
+};
+struct WantedGradients {
+  bool x, input, a, b;
+};
+
+/// The gradients that are wanted: dy · W for x; of a low-rank term those of A and B, in float32,
+/// and that of its input, which is added to x's where it reads x.
+Gradients packed_backward(const at::Tensor& dy,
+                          const QuantizedTensor& w,
+                          at::ScalarType compute_dtype,
+                          const SavedLowRank* low_rank,
+                          WantedGradients wanted);
+
+/// x · Wᵀ + bias in the dtype of x; W [out, in] dense, rows contiguous, of the dtype of x (float32,
+/// bfloat16 or float16), all on the CPU. Sums are float32 and rounded once.
+at::Tensor dense_forward(const at::Tensor& x,
+                         const at::Tensor& w,
+                         const std::optional<at::Tensor>& bias);
+
+/// dy · W, in the dtype of dy.
+at::Tensor dense_backward(const at::Tensor& dy, const at::Tensor& w);
+
+/// leftᵀ · right, summed over their rows: left [T, m], right [T, n] → [m, n] float32.
+at::Tensor outer_product(const at::Tensor& left, const at::Tensor& right);
+
+}  // namespace lorapp::detail
