@@ -8,8 +8,8 @@ namespace {
 
 // Elements go through two vectors at a time. A step of which all elements are there, and one of
 // which the first n are.
-constexpr int kStep = 2 * kLanes;
-static_assert(kStep <= kRowStep);
+constexpr int kTwoLanes = 2 * kLanes;
+static_assert(kTwoLanes <= kRowStep);
 struct Whole {};
 struct Part {
   std::int64_t n;
@@ -26,13 +26,13 @@ void store_at(T t, typename T::Storage* p, const Two& x, Whole) {
 /// Elements that are not there count as `fill`.
 template <class T>
 Two load_at(T t, const typename T::Storage* p, Part part, float fill = 0.0f) {
-  typename T::Storage step[kStep];
-  for (int i = 0; i < kStep; ++i) step[i] = i < part.n ? p[i] : T::store(fill);
+  typename T::Storage step[kTwoLanes];
+  for (int i = 0; i < kTwoLanes; ++i) step[i] = i < part.n ? p[i] : T::store(fill);
   return load_two(t, step);
 }
 template <class T>
 void store_at(T t, typename T::Storage* p, const Two& x, Part part) {
-  typename T::Storage step[kStep];
+  typename T::Storage step[kTwoLanes];
   store_two(t, step, x);
   for (std::int64_t i = 0; i < part.n; ++i) p[i] = step[i];
 }
@@ -47,7 +47,7 @@ LORAPP_HD Two both(F f, const X&... x) {
 template <class F>
 LORAPP_HD void each_step(std::int64_t n, F body) {
   std::int64_t i = 0;
-  for (; i + kStep <= n; i += kStep) body(i, Whole());
+  for (; i + kTwoLanes <= n; i += kTwoLanes) body(i, Whole());
   if (i < n) body(i, Part{n - i});
 }
 
@@ -57,21 +57,16 @@ LORAPP_HD float sum_over(std::int64_t n, F more) {
   const Two nothing = {zero(), zero()};
   Two a = nothing, b = nothing;  // two, since an addition waits for the one before
   std::int64_t i = 0;
-  for (; i + 2 * kStep <= n; i += 2 * kStep) {
+  for (; i + 2 * kTwoLanes <= n; i += 2 * kTwoLanes) {
     a = more(a, i, Whole());
-    b = more(b, i + kStep, Whole());
+    b = more(b, i + kTwoLanes, Whole());
   }
-  if (i + kStep <= n) {
+  if (i + kTwoLanes <= n) {
     a = more(a, i, Whole());
-    i += kStep;
+    i += kTwoLanes;
   }
   if (i < n) b = more(b, i, Part{n - i});
-  float lane[kLanes];
-  store(lane, add(add(a.first, a.second), add(b.first, b.second)));
-  for (int step = kLanes / 2; step > 0; step /= 2) {
-    for (int k = 0; k < step; ++k) lane[k] += lane[k + step];
-  }
-  return lane[0];
+  return lane_sum(add(add(a.first, a.second), add(b.first, b.second)));
 }
 
 /// f(F32() or …) for the type.

@@ -114,6 +114,7 @@ Words shift_left(const Words& x, int bits) {
   Words y;
   for (int i = 0; i < kLanes; ++i) y.lane[i] = x.lane[i] << bits;
   return y;
+}
 /// 8 bytes, one a lane.
 Words load_bytes(const std::uint8_t* p) {
   Words x;
