@@ -63,11 +63,14 @@ class RmsNormFn : public torch::autograd::Function<RmsNormFn> {
     detail::refuse_second_derivatives(kOp);
     const variable_list saved = context->get_saved_variables();
     const at::Tensor &x = saved[0], &weight = saved[1], &scale = saved[2];
-    const at::Tensor dy = grads[0].contiguous();
     const std::int64_t rows = rows_of(x), size = x.size(-1);
     const std::int64_t blocks = (rows + kBlock - 1) / kBlock;
     at::Tensor dx, sums;
-    if (context->needs_input_grad(0)) dx = at::empty_like(x);
+    // Not with the weight's gradient, which reads dy once more.
+    if (context->needs_input_grad(0)) {
+      dx = context->needs_input_grad(1) ? at::empty_like(x) : detail::gradient_like(x, grads[0]);
+    }
+    const at::Tensor dy = grads[0].contiguous();
     if (context->needs_input_grad(1)) sums = at::zeros({blocks, size}, scale.options());
     const auto& kernel = detail::kernel_table();
     const auto run = [&](std::int64_t first, std::int64_t last, float* dweight) {

@@ -14,9 +14,13 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-at::Tensor turn(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, bool back) {
+// Into y, which is contiguous and may be x.
+at::Tensor turn(const at::Tensor& x,
+                const at::Tensor& cos,
+                const at::Tensor& sin,
+                bool back,
+                const at::Tensor& y) {
   const std::int64_t heads = x.size(1), size = x.size(2);
-  const at::Tensor y = at::empty(x.sizes(), x.options());
   const auto& kernel = detail::kernel_table();
   detail::for_row_ranges(x.size(0), heads * size, [&](std::int64_t first, std::int64_t last) {
     kernel.rotate({
@@ -44,14 +48,15 @@ class RotateFn : public torch::autograd::Function<RotateFn> {
                             const at::Tensor& sin) {
     at::AutoDispatchBelowADInplaceOrView below;
     context->save_for_backward({cos, sin});
-    return turn(x, cos, sin, /*back=*/false);
+    return turn(x, cos, sin, /*back=*/false, at::empty(x.sizes(), x.options()));
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     detail::refuse_second_derivatives("rotate");
     const variable_list saved = context->get_saved_variables();
+    const at::Tensor dx = detail::gradient_like(grads[0], grads[0]);
     const at::Tensor dy = grads[0].stride(2) == 1 ? grads[0] : grads[0].contiguous();
-    return {turn(dy, saved[0], saved[1], /*back=*/true), at::Tensor(), at::Tensor()};
+    return {turn(dy, saved[0], saved[1], /*back=*/true, dx), at::Tensor(), at::Tensor()};
   }
 };
 
@@ -72,7 +77,7 @@ torch::Tensor rotate(const torch::Tensor& x, const Rotation& rotation) {
   if (at::GradMode::is_enabled() && x.requires_grad()) {
     return RotateFn::apply(x, rotation.cos, rotation.sin);
   }
-  return turn(x, rotation.cos, rotation.sin, /*back=*/false);
+  return turn(x, rotation.cos, rotation.sin, /*back=*/false, at::empty(x.sizes(), x.options()));
 }
 
 }  // namespace lorapp

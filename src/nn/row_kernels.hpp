@@ -9,6 +9,7 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/empty_like.h>
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
@@ -40,6 +41,14 @@ inline const void* elements(const at::Tensor& x, std::int64_t index) {
 inline void* mutable_elements(const at::Tensor& x, std::int64_t index) {
   return static_cast<std::byte*>(x.mutable_data_ptr()) +
          index * static_cast<std::int64_t>(x.element_size());
+}
+
+/// Where a backward pass may write a gradient like `x`: over `dy`, if it is contiguous and nothing
+/// else holds it, else anew. For kernels that read an element before they write it.
+inline at::Tensor gradient_like(const at::Tensor& x, const at::Tensor& dy) {
+  const bool is_free = dy.use_count() == 1 && dy.storage().use_count() == 1 && dy.is_contiguous() &&
+                       dy.sizes() == x.sizes() && dy.scalar_type() == x.scalar_type();
+  return is_free ? dy : at::empty_like(x, at::MemoryFormat::Contiguous);
 }
 
 /// To be called by a backward pass whose gradients are made by a kernel.

@@ -43,8 +43,8 @@ class SwiGluFn : public torch::autograd::Function<SwiGluFn> {
     detail::refuse_second_derivatives("swiglu");
     const variable_list saved = context->get_saved_variables();
     const at::Tensor &gate = saved[0], &up = saved[1];
+    const at::Tensor dgate = detail::gradient_like(gate, grads[0]), dup = at::empty_like(up);
     const at::Tensor dy = grads[0].contiguous();
-    const at::Tensor dgate = at::empty_like(gate), dup = at::empty_like(up);
     const auto& kernel = detail::kernel_table();
     detail::for_row_ranges(gate.numel(), 1, [&](std::int64_t first, std::int64_t last) {
       kernel.swiglu_backward({

@@ -128,6 +128,34 @@ TEST_SUITE("nn") {
     }
   }
 
+  TEST_CASE("a gradient is written over the one that came in only where nothing else holds it") {
+    const torch::Tensor weight = random_tensor({32}, 15), factor = random_tensor({4, 2, 32}, 16);
+    const torch::Tensor other = random_tensor({4, 2, 32}, 17);
+    const Rotation rotation = rotation_for(factor);
+    const std::vector<std::pair<Function, Function>> cases = {
+        {[&](const auto& in) { return rms_norm(in[0], weight, 1e-5); },
+         [&](const auto& in) { return lorapp::detail::composed_rms_norm(in[0], weight, 1e-5); }},
+        {[&](const auto& in) { return rotate(in[0], rotation); },
+         [&](const auto& in) { return lorapp::detail::composed_rotate(in[0], rotation); }},
+        {[&](const auto& in) { return swiglu(in[0], other); },
+         [&](const auto& in) { return lorapp::detail::composed_swiglu(in[0], other); }}};
+    for (const auto& [f, rule] : cases) {
+      const auto gradient = [&](const Function& g) {
+        const torch::Tensor x = random_tensor({4, 2, 32}, 18).requires_grad_();
+        (g({x}) * factor).sum().backward();  // the product's gradient is nobody else's
+        return x.grad();
+      };
+      CHECK(distance(gradient(f), gradient(rule)) < 1e-6);
+      const torch::Tensor x = random_tensor({4, 2, 32}, 18).requires_grad_();
+      const torch::Tensor dy = factor.clone();
+      const torch::Tensor y = f({x});
+      y.backward(dy, /*keep_graph=*/true);
+      y.backward(dy);
+      CHECK(torch::equal(dy, factor));
+      CHECK(distance(x.grad(), gradient(rule) * 2) < 1e-6);
+    }
+  }
+
   TEST_CASE("strided operands, mixed types and no elements go to the rules") {
     const torch::Tensor x = random_tensor({6, 8}, 10), weight = random_tensor({6}, 11);
     CHECK(torch::equal(rms_norm(x.t(), weight, 1e-5),
