@@ -42,6 +42,17 @@ struct Tables {
       table.product = weaker.product;
       table.vector_product = weaker.vector_product;
     }
+    if (table.rms_norm == nullptr) {
+      table.rms_norm = weaker.rms_norm;
+      table.rms_norm_backward = weaker.rms_norm_backward;
+      table.rotate = weaker.rotate;
+      table.swiglu = weaker.swiglu;
+      table.swiglu_backward = weaker.swiglu_backward;
+      table.cross_entropy = weaker.cross_entropy;
+      table.adamw = weaker.adamw;
+      table.sum_of_squares = weaker.sum_of_squares;
+      table.dropout = weaker.dropout;
+    }
   }
 };
 

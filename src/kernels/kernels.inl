@@ -146,7 +146,8 @@ void expand_nested(const NestedExpandArgs& args) {
 }  // namespace
 }  // namespace lorapp::kernels
 
-// Defines the one exported symbol of an ISA file; after `features`, the four products or nulls.
+// Defines the one exported symbol of an ISA file; after `features`, the products and the rows or
+// nulls.
 #define LORAPP_DEFINE_KERNEL_TABLE(isa, features, ...)                                         \
   const lorapp::kernels::KernelTable& lorapp::kernels::table_##isa() {                         \
     static constexpr KernelTable kTable = {#isa,           features,         &calls,           \
@@ -155,3 +156,6 @@ void expand_nested(const NestedExpandArgs& args) {
     return kTable;                                                                             \
   }
 #define LORAPP_PRODUCTS &product_shape, &pack_rows, &product, &vector_product
+#define LORAPP_ROWS                                                                          \
+  &rms_norm, &rms_norm_backward, &rotate, &swiglu, &swiglu_backward, &cross_entropy, &adamw, \
+      &sum_of_squares, &dropout

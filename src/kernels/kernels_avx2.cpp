@@ -2,6 +2,7 @@
 #include "kernels/vec_avx2.hpp"
 
 #include "kernels/kernels.inl"
+#include "kernels/rows_flat.inl"
 #include "kernels/vector_product.inl"
 
-LORAPP_DEFINE_KERNEL_TABLE(avx2, kAvx2 | kFma | kF16c, LORAPP_PRODUCTS)
+LORAPP_DEFINE_KERNEL_TABLE(avx2, kAvx2 | kFma | kF16c, LORAPP_PRODUCTS, LORAPP_ROWS)

@@ -2,6 +2,7 @@
 #include "kernels/vec_scalar.hpp"
 
 #include "kernels/kernels.inl"
+#include "kernels/rows_flat.inl"
 #include "kernels/vector_product.inl"
 
-LORAPP_DEFINE_KERNEL_TABLE(scalar, 0, LORAPP_PRODUCTS)
+LORAPP_DEFINE_KERNEL_TABLE(scalar, 0, LORAPP_PRODUCTS, LORAPP_ROWS)

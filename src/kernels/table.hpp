@@ -65,6 +65,14 @@ struct ProductShape;
 struct PackRowsArgs;
 struct ProductArgs;
 struct VectorProductArgs;
+struct RmsNormArgs;
+struct RmsNormBackwardArgs;
+struct RotateArgs;
+struct SwiGluArgs;
+struct SwiGluBackwardArgs;
+struct CrossEntropyArgs;
+struct AdamWArgs;
+struct DropoutArgs;
 
 /// CPU features, one bit each.
 enum Feature : std::uint32_t {
@@ -98,6 +106,17 @@ struct KernelTable {
   void (*pack_rows)(const PackRowsArgs&);
   void (*product)(const ProductArgs&);
   void (*vector_product)(const VectorProductArgs&);
+
+  // Rows and flat buffers (rows_args.hpp).
+  void (*rms_norm)(const RmsNormArgs&);
+  void (*rms_norm_backward)(const RmsNormBackwardArgs&);
+  void (*rotate)(const RotateArgs&);
+  void (*swiglu)(const SwiGluArgs&);
+  void (*swiglu_backward)(const SwiGluBackwardArgs&);
+  void (*cross_entropy)(const CrossEntropyArgs&);
+  void (*adamw)(const AdamWArgs&);
+  double (*sum_of_squares)(const float* x, std::int64_t n);
+  void (*dropout)(const DropoutArgs&);
 };
 
 const KernelTable& table_scalar();

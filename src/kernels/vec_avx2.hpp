@@ -2,6 +2,7 @@
 // Included by kernels_avx2.cpp alone.
 #pragma once
 
+#include "kernels/rows_args.hpp"
 #include "kernels/simd_avx2.hpp"
 
 namespace lorapp::kernels {
@@ -26,6 +27,13 @@ Vec mul(Vec a, Vec b) { return _mm256_mul_ps(a, b); }
 Vec add(Vec a, Vec b) { return _mm256_add_ps(a, b); }
 /// a · b + c
 Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
+
+Vec sub(Vec a, Vec b) { return _mm256_sub_ps(a, b); }
+Vec div(Vec a, Vec b) { return _mm256_div_ps(a, b); }
+Vec sqrt_of(Vec x) { return _mm256_sqrt_ps(x); }
+/// b where one of them is NaN.
+Vec max_of(Vec a, Vec b) { return _mm256_max_ps(a, b); }
+Vec min_of(Vec a, Vec b) { return _mm256_min_ps(a, b); }
 
 template <class T>
 Vec load_as(const typename T::Storage* p) {
@@ -66,6 +74,7 @@ Words row_words(const std::uint8_t* p) {
   return _mm256_set1_epi32(word);
 }
 Words shift_right(Words x, int bits) { return _mm256_srli_epi32(x, bits); }
+Words shift_left(Words x, int bits) { return _mm256_slli_epi32(x, bits); }
 /// 8 bytes, one a lane.
 Words load_bytes(const std::uint8_t* p) {
   return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
@@ -122,6 +131,82 @@ struct Lookup {
   }
   __m256 low, high;
 };
+
+/// Neighbouring elements, twice kLanes, in an order that store_two undoes: of bf16 the even and the
+/// odd ones. A NaN that is stored is one of arithmetic, or has a zero low half.
+struct Two {
+  Vec first, second;
+};
+template <class T>
+Two load_two(T, const typename T::Storage* p) {
+  return {load_as<T>(p), load_as<T>(p + kLanes)};
+}
+Two load_two(Bf16, const std::uint16_t* p) {
+  const Words words = load_words(p);
+  return {vec_of(_mm256_slli_epi32(words, 16)),
+          vec_of(_mm256_and_si256(words, _mm256_set1_epi32(-0x10000)))};
+}
+template <class T>
+void store_two(T, typename T::Storage* p, const Two& x) {
+  store_as(T(), p, x.first);
+  store_as(T(), p + kLanes, x.second);
+}
+void store_two(Bf16, std::uint16_t* p, const Two& x) {
+  const __m256i second = words_of(x.second);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(second, 16), _mm256_set1_epi32(1));
+  const __m256i up = _mm256_add_epi32(_mm256_add_epi32(second, _mm256_set1_epi32(0x7fff)), odd);
+  const __m256i both = _mm256_blend_epi16(bf16_bits(x.first), up, 0xaa);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), both);
+}
+/// Words of neighbouring elements into the order of load_two.
+template <class T>
+void order_words(T, Words&, Words&) {}
+void order_words(Bf16, Words& a, Words& b) {
+  const __m256 even = _mm256_shuffle_ps(vec_of(a), vec_of(b), _MM_SHUFFLE(2, 0, 2, 0));
+  const __m256 odd = _mm256_shuffle_ps(vec_of(a), vec_of(b), _MM_SHUFFLE(3, 1, 3, 1));
+  a = _mm256_permute4x64_epi64(words_of(even), _MM_SHUFFLE(3, 1, 2, 0));
+  b = _mm256_permute4x64_epi64(words_of(odd), _MM_SHUFFLE(3, 1, 2, 0));
+}
+
+/// Sums of the squares of floats, 16 side by side, in double. Squares are exact there, so that all
+/// instruction sets give the same bits.
+struct SquareSums {
+  void add(const float* x) {
+    for (int i = 0; i < 4; ++i) {
+      const __m256d wide = _mm256_cvtps_pd(_mm_loadu_ps(x + 4 * i));
+      sum[i] = _mm256_fmadd_pd(wide, wide, sum[i]);
+    }
+  }
+  void get(double* out) const {
+    for (int i = 0; i < 4; ++i) _mm256_storeu_pd(out + 4 * i, sum[i]);
+  }
+  __m256d sum[4] = {_mm256_setzero_pd(), _mm256_setzero_pd(), _mm256_setzero_pd(),
+                    _mm256_setzero_pd()};
+};
+
+__m256i set_64(std::uint64_t x) { return _mm256_set1_epi64x(static_cast<long long>(x)); }
+// The low 64 bits of products.
+__m256i mul_64(__m256i a, std::uint64_t b) {
+  const __m256i low = _mm256_mul_epu32(a, set_64(b));
+  const __m256i cross = _mm256_add_epi64(_mm256_mul_epu32(_mm256_srli_epi64(a, 32), set_64(b)),
+                                         _mm256_mul_epu32(a, set_64(b >> 32)));
+  return _mm256_add_epi64(low, _mm256_slli_epi64(cross, 32));
+}
+/// The random words of the elements of pairs `first`, …: the halves of pair_bits, low half first.
+Words random_words(std::uint64_t key, std::uint64_t first) {
+  const auto step = [](std::uint64_t i) { return static_cast<long long>(i * kGamma); };
+  __m256i x = _mm256_add_epi64(set_64((first + 1) * kGamma),
+                               _mm256_setr_epi64x(0, step(1), step(2), step(3)));
+  x = _mm256_xor_si256(x, set_64(key));
+  x = mul_64(_mm256_xor_si256(x, _mm256_srli_epi64(x, 30)), kMix1);
+  x = mul_64(_mm256_xor_si256(x, _mm256_srli_epi64(x, 27)), kMix2);
+  return _mm256_xor_si256(x, _mm256_srli_epi64(x, 31));
+}
+/// x where words are at least `threshold`, else 0.
+Vec keep(Words words, std::uint32_t threshold, Vec x) {
+  const __m256i least = _mm256_set1_epi32(static_cast<int>(threshold));
+  return _mm256_and_ps(x, vec_of(_mm256_cmpeq_epi32(_mm256_max_epu32(words, least), words)));
+}
 
 void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 

@@ -2,6 +2,7 @@
 // Included by the AVX-512 files alone.
 #pragma once
 
+#include "kernels/rows_args.hpp"
 #include "kernels/simd_avx512.hpp"
 
 namespace lorapp::kernels {
@@ -23,6 +24,13 @@ Vec mul(Vec a, Vec b) { return _mm512_mul_ps(a, b); }
 Vec add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
 /// a · b + c
 Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
+
+Vec sub(Vec a, Vec b) { return _mm512_sub_ps(a, b); }
+Vec div(Vec a, Vec b) { return _mm512_div_ps(a, b); }
+Vec sqrt_of(Vec x) { return _mm512_sqrt_ps(x); }
+/// b where one of them is NaN.
+Vec max_of(Vec a, Vec b) { return _mm512_max_ps(a, b); }
+Vec min_of(Vec a, Vec b) { return _mm512_min_ps(a, b); }
 
 template <class T>
 Vec load_as(const typename T::Storage* p) {
@@ -64,6 +72,7 @@ Words row_words(const std::uint8_t* p) {
   return _mm512_mask_set1_epi32(_mm512_set1_epi32(low), 0xff00, high);
 }
 Words shift_right(Words x, int bits) { return _mm512_srli_epi32(x, static_cast<unsigned>(bits)); }
+Words shift_left(Words x, int bits) { return _mm512_slli_epi32(x, static_cast<unsigned>(bits)); }
 /// 16 bytes, one a lane.
 Words load_bytes(const std::uint8_t* p) { return _mm512_cvtepu8_epi32(load_128(p)); }
 /// Lane i holds i · factor + first.
@@ -136,6 +145,81 @@ constexpr bool kHasPairs = true;
 using Pairs = void;
 constexpr bool kHasPairs = false;
 #endif
+
+/// Neighbouring elements, twice kLanes, in an order that store_two undoes: of bf16 the even and the
+/// odd ones. A NaN that is stored is one of arithmetic, or has a zero low half.
+struct Two {
+  Vec first, second;
+};
+template <class T>
+Two load_two(T, const typename T::Storage* p) {
+  return {load_as<T>(p), load_as<T>(p + kLanes)};
+}
+Two load_two(Bf16, const std::uint16_t* p) {
+  const Words words = load_words(p);
+  return {vec_of(_mm512_slli_epi32(words, 16)),
+          vec_of(_mm512_and_si512(words, _mm512_set1_epi32(-0x10000)))};
+}
+template <class T>
+void store_two(T, typename T::Storage* p, const Two& x) {
+  store_as(T(), p, x.first);
+  store_as(T(), p + kLanes, x.second);
+}
+// The upper half is x as bf16, to nearest even; the lower one is left over.
+__m512i bf16_above(Vec x) {
+  const __m512i bits = words_of(x);
+  const __mmask16 odd = _mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x10000));
+  const __m512i up = _mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff));
+  return _mm512_mask_sub_epi32(up, odd, up, _mm512_set1_epi32(-1));
+}
+void store_two(Bf16, std::uint16_t* p, const Two& x) {
+  const __m512i low = _mm512_srli_epi32(bf16_above(x.first), 16);
+  _mm512_storeu_si512(p, _mm512_mask_blend_epi16(0xaaaaaaaau, low, bf16_above(x.second)));
+}
+/// Words of neighbouring elements into the order of load_two.
+template <class T>
+void order_words(T, Words&, Words&) {}
+void order_words(Bf16, Words& a, Words& b) {
+  const __m512i even =
+      _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+  const __m512i first = _mm512_permutex2var_epi32(a, even, b);
+  b = _mm512_permutex2var_epi32(a, odd, b);
+  a = first;
+}
+
+/// Sums of the squares of floats, 16 side by side, in double. Squares are exact there, so that all
+/// instruction sets give the same bits.
+struct SquareSums {
+  void add(const float* x) {
+    for (int i = 0; i < 2; ++i) {
+      const __m512d wide = _mm512_cvtps_pd(_mm256_loadu_ps(x + 8 * i));
+      sum[i] = _mm512_fmadd_pd(wide, wide, sum[i]);
+    }
+  }
+  void get(double* out) const {
+    for (int i = 0; i < 2; ++i) _mm512_storeu_pd(out + 8 * i, sum[i]);
+  }
+  __m512d sum[2] = {_mm512_setzero_pd(), _mm512_setzero_pd()};
+};
+
+__m512i set_64(std::uint64_t x) { return _mm512_set1_epi64(static_cast<long long>(x)); }
+/// The random words of the elements of pairs `first`, …: the halves of pair_bits, low half first.
+Words random_words(std::uint64_t key, std::uint64_t first) {
+  const auto step = [](std::uint64_t i) { return static_cast<long long>(i * kGamma); };
+  const __m512i steps =
+      _mm512_setr_epi64(0, step(1), step(2), step(3), step(4), step(5), step(6), step(7));
+  __m512i x = _mm512_add_epi64(set_64((first + 1) * kGamma), steps);
+  x = _mm512_xor_si512(x, set_64(key));
+  x = _mm512_mullo_epi64(_mm512_xor_si512(x, _mm512_srli_epi64(x, 30)), set_64(kMix1));
+  x = _mm512_mullo_epi64(_mm512_xor_si512(x, _mm512_srli_epi64(x, 27)), set_64(kMix2));
+  return _mm512_xor_si512(x, _mm512_srli_epi64(x, 31));
+}
+/// x where words are at least `threshold`, else 0.
+Vec keep(Words words, std::uint32_t threshold, Vec x) {
+  const __m512i least = _mm512_set1_epi32(static_cast<int>(threshold));
+  return _mm512_maskz_mov_ps(_mm512_cmpge_epu32_mask(words, least), x);
+}
 
 void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 

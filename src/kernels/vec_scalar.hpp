@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/packed_weight.hpp"
+#include "kernels/rows_args.hpp"
 #include "kernels/simd_scalar.hpp"
 
 namespace lorapp::kernels {
@@ -51,6 +52,23 @@ Vec fma(const Vec& a, const Vec& b, const Vec& c) {
   return each([&](int i) { return a.lane[i] * b.lane[i] + c.lane[i]; });
 }
 
+Vec sub(const Vec& a, const Vec& b) {
+  return each([&](int i) { return a.lane[i] - b.lane[i]; });
+}
+Vec div(const Vec& a, const Vec& b) {
+  return each([&](int i) { return a.lane[i] / b.lane[i]; });
+}
+Vec sqrt_of(const Vec& x) {
+  return each([&](int i) { return __builtin_sqrtf(x.lane[i]); });
+}
+/// b where one of them is NaN.
+Vec max_of(const Vec& a, const Vec& b) {
+  return each([&](int i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
+}
+Vec min_of(const Vec& a, const Vec& b) {
+  return each([&](int i) { return a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]; });
+}
+
 template <class T>
 Vec load_as(const typename T::Storage* p) {
   return each([&](int i) { return T::load(p[i]); });
@@ -90,6 +108,11 @@ Words row_words(const std::uint8_t* p) {
 Words shift_right(const Words& x, int bits) {
   Words y;
   for (int i = 0; i < kLanes; ++i) y.lane[i] = x.lane[i] >> bits;
+  return y;
+}
+Words shift_left(const Words& x, int bits) {
+  Words y;
+  for (int i = 0; i < kLanes; ++i) y.lane[i] = x.lane[i] << bits;
   return y;
 }
 /// 8 bytes, one a lane.
@@ -140,6 +163,48 @@ struct Lookup {
   }
   const float* table;
 };
+
+/// Neighbouring elements, twice kLanes, in an order that store_two undoes.
+struct Two {
+  Vec first, second;
+};
+template <class T>
+Two load_two(T, const typename T::Storage* p) {
+  return {load_as<T>(p), load_as<T>(p + kLanes)};
+}
+template <class T>
+void store_two(T, typename T::Storage* p, const Two& x) {
+  store_as(T(), p, x.first);
+  store_as(T(), p + kLanes, x.second);
+}
+/// Words of neighbouring elements into the order of load_two.
+template <class T>
+void order_words(T, Words&, Words&) {}
+
+/// Sums of the squares of floats, 16 side by side, in double. Squares are exact there, so that all
+/// instruction sets give the same bits.
+struct SquareSums {
+  void add(const float* x) {
+    for (int i = 0; i < 16; ++i) sum[i] += static_cast<double>(x[i]) * x[i];
+  }
+  void get(double* out) const { __builtin_memcpy(out, sum, sizeof sum); }
+  double sum[16] = {};
+};
+
+/// The random words of the elements of pairs `first`, …: the halves of pair_bits, low half first.
+Words random_words(std::uint64_t key, std::uint64_t first) {
+  Words x;
+  for (int i = 0; i < kLanes; i += 2) {
+    const std::uint64_t bits = pair_bits(key, first + static_cast<std::uint64_t>(i / 2));
+    x.lane[i] = static_cast<std::uint32_t>(bits);
+    x.lane[i + 1] = static_cast<std::uint32_t>(bits >> 32);
+  }
+  return x;
+}
+/// x where words are at least `threshold`, else 0.
+Vec keep(const Words& words, std::uint32_t threshold, const Vec& x) {
+  return each([&](int i) { return words.lane[i] >= threshold ? x.lane[i] : 0.0f; });
+}
 
 void prefetch(const void*) {}
 

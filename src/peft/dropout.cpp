@@ -1,11 +1,18 @@
 // Dropout without a stored mask: the forward and the backward pass compute it from the seed.
+#include "kernels/rows_args.hpp"
+#include "nn/row_kernels.hpp"
+
 #include <lorapp/error.hpp>
 #include <lorapp/peft/dropout.hpp>
 
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/scalar_tensor.h>
 #include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+#include <cstddef>
 
 namespace lorapp {
 
@@ -13,9 +20,37 @@ namespace {
 
 constexpr std::int64_t kGrainSize = 16384;  // even: a pair of elements shares one hash
 
+// The same on the CPU, in float32, bfloat16 or float16.
+torch::Tensor apply_mask_with_kernel(const torch::Tensor& given, double p, std::uint64_t seed) {
+  const torch::Tensor x = given.contiguous();
+  const torch::Tensor out = at::empty_like(x);
+  const auto& kernel = detail::kernel_table();
+  const auto pairs = static_cast<std::int64_t>((x.numel() + 1) / 2);
+  const auto* from = static_cast<const std::byte*>(x.const_data_ptr());
+  auto* to = static_cast<std::byte*>(out.mutable_data_ptr());
+  const auto size = static_cast<std::int64_t>(x.element_size());
+  // Rounded to the type, as a factor of that type is.
+  const float keep_scale =
+      at::scalar_tensor(1 / (1 - p), x.scalar_type()).to(at::kFloat).item<float>();
+  at::parallel_for(0, pairs, kGrainSize / 2, [&](std::int64_t begin, std::int64_t end) {
+    kernel.dropout({
+        .x = from + 2 * begin * size,
+        .type = detail::float_type(x.scalar_type()),
+        .n = std::min(2 * end, x.numel()) - 2 * begin,
+        .key = seed_key(seed),
+        .first_pair = static_cast<std::uint64_t>(begin),
+        .threshold = drop_threshold(p),
+        .keep_scale = keep_scale,
+        .y = to + 2 * begin * size,
+    });
+  });
+  return out;
+}
+
 torch::Tensor apply_mask(const torch::Tensor& x, double p, std::uint64_t seed) {
   LORAPP_CHECK(x.is_floating_point(), "dropout", "input has the type ", x.scalar_type(),
                "; expected a floating type");
+  if (detail::has_row_kernel(x)) return apply_mask_with_kernel(x, p, seed);
   // On another device the mask is made here and moved: correct everywhere, fast on the CPU.
   const torch::Tensor source = x.is_cpu() ? x.contiguous() : torch::Tensor();
   torch::Tensor out =

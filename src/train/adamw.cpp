@@ -1,4 +1,7 @@
 // AdamW: one pass over gradients, moments and parameters.
+#include "kernels/rows_args.hpp"
+#include "quant/backend.hpp"
+
 #include <lorapp/error.hpp>
 #include <lorapp/io/safetensors.hpp>
 #include <lorapp/train/adamw.hpp>
@@ -118,17 +121,12 @@ double AdamW::grad_norm() const {
   const std::int64_t count = gradients_.numel();
   const std::int64_t blocks = (count + kNormBlock - 1) / kNormBlock;
   std::vector<double> sums(static_cast<std::size_t>(blocks));
+  const kernels::KernelTable& kernel = detail::kernel_table();
   at::parallel_for(0, blocks, 1, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t block = first; block < last; ++block) {
-      // Four sums, since one is a chain of additions that each wait for the last.
-      double sum[4] = {0, 0, 0, 0};
-      const std::int64_t end = std::min(count, (block + 1) * kNormBlock);
-      std::int64_t i = block * kNormBlock;
-      for (; i + 4 <= end; i += 4) {
-        for (int k = 0; k < 4; ++k) sum[k] += static_cast<double>(g[i + k]) * g[i + k];
-      }
-      for (; i < end; ++i) sum[0] += static_cast<double>(g[i]) * g[i];
-      sums[static_cast<std::size_t>(block)] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+      const std::int64_t begin = block * kNormBlock;
+      sums[static_cast<std::size_t>(block)] =
+          kernel.sum_of_squares(g + begin, std::min(kNormBlock, count - begin));
     }
   });
   double total = 0;
@@ -142,6 +140,7 @@ void AdamW::step(double learning_rate, double clip) {
   const auto t = static_cast<double>(num_steps_);
   const double bias_correction1 = 1 - std::pow(options_.beta1, t);
   const double bias_correction2 = 1 - std::pow(options_.beta2, t);
+  const kernels::KernelTable& kernel = detail::kernel_table();
   for (Slot& slot : slots_) {
     const AdamWStep constants{
         .decay = static_cast<float>(1 - learning_rate * slot.weight_decay),
@@ -159,7 +158,21 @@ void AdamW::step(double learning_rate, double clip) {
     float* m = slot.m.mutable_data_ptr<float>();
     float* v = slot.v.mutable_data_ptr<float>();
     at::parallel_for(0, values.numel(), kGrainSize, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i) constants.update(p[i], g[i], m[i], v[i]);
+      kernel.adamw({
+          .p = p + begin,
+          .g = g + begin,
+          .m = m + begin,
+          .v = v + begin,
+          .n = end - begin,
+          .decay = constants.decay,
+          .beta2 = constants.beta2,
+          .one_minus_beta1 = constants.one_minus_beta1,
+          .one_minus_beta2 = constants.one_minus_beta2,
+          .bias_correction2_sqrt = constants.bias_correction2_sqrt,
+          .step_size = constants.step_size,
+          .eps = constants.eps,
+          .clip = constants.clip,
+      });
     });
     if (slot.master.defined()) slot.parameter.copy_(slot.master);
   }

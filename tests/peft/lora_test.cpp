@@ -1,3 +1,5 @@
+#include "support/for_each_isa.hpp"
+
 #include <lorapp/error.hpp>
 #include <lorapp/nn/linear.hpp>
 #include <lorapp/peft/dropout.hpp>
@@ -47,6 +49,26 @@ TEST_CASE("dropout: the mask depends on the seed and the element only, not on th
   CHECK_FALSE(first.equal(seeded_dropout(x, 0.5, 43)));
   CHECK(seeded_dropout(x, 0, 1).is_same(x));
   CHECK_THROWS_AS(seeded_dropout(x, 1, 1), Error);
+}
+
+TEST_CASE("dropout: every type drops the same elements on every instruction set, by derive_seed") {
+  for (const std::int64_t size : {1, 2, 31, 100, 40'001}) {
+    std::vector<float> kept(static_cast<std::size_t>(size));
+    for (std::int64_t i = 0; i < size; ++i) {
+      const std::uint64_t bits = derive_seed(7, static_cast<std::uint64_t>(i / 2));
+      const auto word = static_cast<std::uint32_t>(i % 2 == 0 ? bits : bits >> 32);
+      kept[static_cast<std::size_t>(i)] = word < drop_threshold(0.3) ? 0.0f : 1.0f;
+    }
+    const torch::Tensor mask = torch::tensor(kept);
+    for_each_isa([&](const std::string&) {
+      for (const auto dtype : {torch::kFloat32, torch::kFloat64, torch::kBFloat16, torch::kHalf}) {
+        INFO(c10::toString(dtype), " ", size);
+        const torch::Tensor x = torch::arange(1, size + 1).to(dtype);
+        const torch::Tensor want = x * torch::full({}, 1 / 0.7, dtype) * mask.to(dtype);
+        CHECK(torch::equal(seeded_dropout(x, 0.3, 7), want));
+      }
+    });
+  }
 }
 
 TEST_CASE("dropout: masks of neighbouring seeds are uncorrelated") {

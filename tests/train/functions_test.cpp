@@ -1,4 +1,5 @@
 #include "support/error_of.hpp"
+#include "support/for_each_isa.hpp"
 #include "support/temporary_folder.hpp"
 #include "support/tiny_model.hpp"
 
@@ -12,7 +13,9 @@
 #include <doctest/doctest.h>
 #include <torch/types.h>
 
+#include <cmath>
 #include <limits>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -182,6 +185,72 @@ TEST_CASE("loss: the chunked sum and its gradients are those of cross entropy ov
       parameter.mutable_grad() = torch::Tensor();
     }
   }
+}
+
+TEST_CASE("loss: the kernel's sum and gradient are cross entropy's, the gradient in place") {
+  for_each_isa([](const std::string&) {
+    for (const auto& [dtype, tolerance] :
+         {std::pair{torch::kFloat32, 1e-6}, {torch::kBFloat16, 8e-3}, {torch::kHalf, 1e-3}}) {
+      INFO(c10::toString(dtype));
+      at::Generator generator = at::detail::createCPUGenerator(3);
+      const torch::Tensor logits = (at::randn({70, 333}, generator) * 4).to(dtype);
+      const torch::Tensor labels = at::randint(333, {70}, generator, torch::kInt64);
+      const torch::Tensor leaf = logits.to(torch::kFloat64).requires_grad_();
+      const torch::Tensor want =
+          at::cross_entropy_loss(leaf, labels, /*weight=*/{}, at::Reduction::Sum);
+      (want * 0.125).backward();
+      torch::Tensor mine = logits.clone();
+      CHECK(lorapp::detail::row_loss(mine, labels, std::nullopt).value() ==
+            doctest::Approx(want.item<double>()).epsilon(1e-6));
+      CHECK(torch::equal(mine, logits));
+      CHECK(lorapp::detail::row_loss(mine, labels, 0.125).value() ==
+            doctest::Approx(want.item<double>()).epsilon(1e-6));
+      const torch::Tensor error = mine.to(torch::kFloat64) - leaf.grad();
+      CHECK(error.norm().item<double>() < tolerance * leaf.grad().norm().item<double>());
+    }
+  });
+  // Not for the kernel, and left alone.
+  const torch::Tensor wide = torch::zeros({2, 5}, torch::kFloat64);
+  CHECK_FALSE(lorapp::detail::row_loss(wide, torch::zeros({2}, torch::kInt64), 1.0).has_value());
+  CHECK(error_of([] {
+          lorapp::detail::row_loss(torch::zeros({2, 5}), torch::full({2}, 5, torch::kInt64), 1.0);
+        }) == "[token_loss] label 5 is not in the vocabulary of 5 tokens");
+}
+
+TEST_CASE("loss: a head whose backward pass needs its logits is an error, not a wrong gradient") {
+  const torch::Tensor hidden = torch::ones({2, 5}).requires_grad_();
+  const torch::Tensor capped = hidden.tanh();  // its gradient is made of its value
+  lorapp::detail::row_loss(capped, torch::zeros({2}, torch::kInt64), 1.0);
+  CHECK_THROWS_AS(capped.backward(capped.detach()), c10::Error);
+}
+
+TEST_CASE("adamw: a step of many elements is AdamWStep's, bit by bit, on every instruction set") {
+  for_each_isa([](const std::string&) {
+    at::Generator generator = at::detail::createCPUGenerator(4);
+    torch::Tensor p = at::randn({40'003}, generator).requires_grad_();
+    torch::Tensor want = p.detach().clone();
+    AdamW optimizer({{"lora_A.weight", p}}, {.weight_decay = 0.1});
+    std::vector<float> m(40'003), v(40'003);
+    for (int t = 1; t <= 2; ++t) {
+      p.mutable_grad().copy_(at::randn({40'003}, generator));
+      const AdamWStep step{
+          .decay = static_cast<float>(1 - 1e-2 * 0.1),
+          .beta2 = 0.999f,
+          .one_minus_beta1 = static_cast<float>(1 - 0.9),
+          .one_minus_beta2 = static_cast<float>(1 - 0.999),
+          .bias_correction2_sqrt = static_cast<float>(std::sqrt(1 - std::pow(0.999, t))),
+          .step_size = static_cast<float>(1e-2 / (1 - std::pow(0.9, t))),
+          .eps = 1e-8f,
+          .clip = 0.75f};
+      float* values = want.mutable_data_ptr<float>();
+      const float* gradients = p.grad().const_data_ptr<float>();
+      for (std::size_t i = 0; i < m.size(); ++i) {
+        step.update(values[i], gradients[i], m[i], v[i]);
+      }
+      optimizer.step(1e-2, 0.75);
+      CHECK(torch::equal(p.detach(), want));
+    }
+  });
 }
 
 TEST_CASE("loss: without scored rows it is zero; shapes that do not fit are an error") {

@@ -12,6 +12,19 @@
 
 namespace lorapp {
 
+namespace detail {
+
+/// The rule, of LibTorch's operations: any dtype, device and strides.
+inline torch::Tensor composed_swiglu(const torch::Tensor& gate, const torch::Tensor& up) {
+  return at::silu(gate) * up;
+}
+
+}  // namespace detail
+
+/// silu(gate) · up, element by element. Contiguous operands on the CPU go through one kernel, which
+/// keeps nothing but them and can be differentiated once.
+LORAPP_API torch::Tensor swiglu(const torch::Tensor& gate, const torch::Tensor& up);
+
 class LORAPP_API MlpImpl : public torch::nn::Module {
  public:
   explicit MlpImpl(const ModelConfig& config)
@@ -25,7 +38,7 @@ class LORAPP_API MlpImpl : public torch::nn::Module {
 
   /// x [T, hidden] → [T, hidden].
   torch::Tensor forward(const torch::Tensor& x) {
-    return down_proj(at::silu(gate_proj(x)) * up_proj(x));
+    return down_proj(swiglu(gate_proj(x), up_proj(x)));
   }
 
   Linear gate_proj;

@@ -14,13 +14,23 @@
 
 namespace lorapp {
 
-/// Root mean square normalization (Zhang and Sennrich 2019). x […, n], weight [n].
-inline torch::Tensor rms_norm(const torch::Tensor& x, const torch::Tensor& weight, double eps) {
+namespace detail {
+
+/// The rule, of LibTorch's operations: any dtype, device and strides.
+inline torch::Tensor composed_rms_norm(const torch::Tensor& x,
+                                       const torch::Tensor& weight,
+                                       double eps) {
   const auto dtype = x.scalar_type();
   const torch::Tensor wide = dtype == torch::kFloat64 ? x : x.to(torch::kFloat32);
   const torch::Tensor scale = at::rsqrt(wide.square().mean(-1, /*keepdim=*/true) + eps);
   return weight * (wide * scale).to(dtype);
 }
+
+}  // namespace detail
+
+/// Root mean square normalization (Zhang and Sennrich 2019). x […, n], weight [n].
+/// Contiguous rows on the CPU go through one kernel, which can be differentiated once.
+LORAPP_API torch::Tensor rms_norm(const torch::Tensor& x, const torch::Tensor& weight, double eps);
 
 /// The layer. It holds no weight until set_weight() gives it one.
 class LORAPP_API RMSNormImpl : public torch::nn::Module {

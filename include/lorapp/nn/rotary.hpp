@@ -207,8 +207,10 @@ class LORAPP_API RotaryEmbedding {
   RopeFrequencies frequencies_;  // no buffer, so that no to(dtype) rounds it
 };
 
-/// Turns x [T, heads, d].
-inline torch::Tensor rotate(const torch::Tensor& x, const Rotation& rotation) {
+namespace detail {
+
+/// The rule, of LibTorch's operations: any dtype, device and strides.
+inline torch::Tensor composed_rotate(const torch::Tensor& x, const Rotation& rotation) {
   const std::int64_t half = x.size(-1) / 2;
   const torch::Tensor first = x.narrow(-1, 0, half);
   const torch::Tensor second = x.narrow(-1, half, half);
@@ -216,5 +218,10 @@ inline torch::Tensor rotate(const torch::Tensor& x, const Rotation& rotation) {
       {first * rotation.cos - second * rotation.sin, second * rotation.cos + first * rotation.sin},
       -1);
 }
+
+}  // namespace detail
+
+/// Turns x [T, heads, d]. On the CPU one kernel does, which can be differentiated once.
+LORAPP_API torch::Tensor rotate(const torch::Tensor& x, const Rotation& rotation);
 
 }  // namespace lorapp

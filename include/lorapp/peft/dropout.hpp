@@ -20,10 +20,15 @@ constexpr std::uint64_t mix_bits(std::uint64_t word) {
   return word ^ (word >> 31);
 }
 
+/// The odd constant nearest 2⁶⁴ divided by the golden ratio.
+inline constexpr std::uint64_t kGoldenGamma = 0x9e3779b97f4a7c15u;
+
+/// The part of derive_seed that depends on the seed alone.
+constexpr std::uint64_t seed_key(std::uint64_t seed) { return mix_bits(seed + kGoldenGamma); }
+
 /// A seed derived from another and an index; neighbours of either are unrelated.
 constexpr std::uint64_t derive_seed(std::uint64_t seed, std::uint64_t index) {
-  constexpr std::uint64_t kGoldenGamma = 0x9e3779b97f4a7c15u;
-  return mix_bits(mix_bits(seed + kGoldenGamma) ^ (index * kGoldenGamma + kGoldenGamma));
+  return mix_bits(seed_key(seed) ^ (index * kGoldenGamma + kGoldenGamma));
 }
 
 /// An element is dropped where its 32 bits are below this: probability p to within 2⁻³².

@@ -16,6 +16,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 
 namespace lorapp {
 
@@ -34,7 +35,20 @@ inline std::int64_t head_chunk_rows(std::int64_t vocab_size) {
 
 namespace detail {
 
-/// Calls f(sum of token losses of one chunk, float32 scalar) for the scored rows of `hidden`.
+/// −Σ log softmax(logits)[label] by LibTorch's operations, in float32: any dtype and device.
+inline torch::Tensor composed_loss(const torch::Tensor& logits, const torch::Tensor& labels) {
+  return at::cross_entropy_loss(logits.to(torch::kFloat32), labels, /*weight=*/{},
+                                at::Reduction::Sum);
+}
+
+/// The same sum by one kernel, in double. With `grad_scale`, logits become the gradient of
+/// grad_scale · sum. Nothing, and logits as they were, unless they are float32, bfloat16 or float16
+/// and contiguous on the CPU. Labels outside the vocabulary are an Error.
+LORAPP_API std::optional<double> row_loss(const torch::Tensor& logits,
+                                          const torch::Tensor& labels,
+                                          std::optional<double> grad_scale);
+
+/// Calls f(logits, labels) for chunks of the scored rows of `hidden`.
 template <class F>
 void for_each_loss_chunk(CausalLM& model,
                          const torch::Tensor& hidden,
@@ -50,9 +64,7 @@ void for_each_loss_chunk(CausalLM& model,
       chunk_rows > 0 ? chunk_rows : head_chunk_rows(model.config().vocab_size);
   for (std::int64_t begin = 0; begin < count; begin += step) {
     const torch::Tensor chunk = rows.slice(0, begin, std::min(count, begin + step));
-    const torch::Tensor logits = model.lm_head(hidden.index_select(0, chunk));
-    f(at::cross_entropy_loss(logits.to(torch::kFloat32), labels.index_select(0, chunk),
-                             /*weight=*/{}, at::Reduction::Sum));
+    f(model.lm_head(hidden.index_select(0, chunk)), labels.index_select(0, chunk));
   }
 }
 
@@ -66,15 +78,20 @@ inline double token_loss(CausalLM& model,
                          std::int64_t chunk_rows = 0) {
   const torch::NoGradGuard no_grad;
   double sum = 0;
-  detail::for_each_loss_chunk(model, hidden, labels, chunk_rows,
-                              [&](const torch::Tensor& loss) { sum += loss.item<double>(); });
+  const auto add = [&](const torch::Tensor& logits, const torch::Tensor& targets) {
+    const std::optional<double> loss = detail::row_loss(logits, targets, std::nullopt);
+    sum += loss ? *loss : detail::composed_loss(logits, targets).item<double>();
+  };
+  detail::for_each_loss_chunk(model, hidden, labels, chunk_rows, add);
   return sum;
 }
 
 /// The same sum; adds the gradients of `grad_scale` · sum to all parameters behind it.
 ///
 /// The head and its backward pass run chunk by chunk down to the hidden states, the decoder's
-/// backward pass once behind them: no more than one chunk of logits exists at a time.
+/// backward pass once behind them: no more than one chunk of logits exists at a time, and its
+/// gradient takes its place. So the head's own backward pass must do without its result; autograd
+/// says so where it does not.
 inline double token_loss_backward(CausalLM& model,
                                   const torch::Tensor& hidden,
                                   const torch::Tensor& labels,
@@ -82,10 +99,20 @@ inline double token_loss_backward(CausalLM& model,
                                   std::int64_t chunk_rows = 0) {
   torch::Tensor leaf = hidden.detach().requires_grad_(hidden.requires_grad());
   double sum = 0;
-  detail::for_each_loss_chunk(model, leaf, labels, chunk_rows, [&](const torch::Tensor& loss) {
+  const auto add = [&](const torch::Tensor& logits, const torch::Tensor& targets) {
+    const bool differentiate = logits.requires_grad();
+    const std::optional<double> row_loss =
+        detail::row_loss(logits, targets, differentiate ? std::optional(grad_scale) : std::nullopt);
+    if (row_loss) {
+      sum += *row_loss;
+      if (differentiate) logits.backward(logits.detach());
+      return;
+    }
+    const torch::Tensor loss = detail::composed_loss(logits, targets);
     sum += loss.item<double>();
-    if (loss.requires_grad()) (loss * grad_scale).backward();
-  });
+    if (differentiate) (loss * grad_scale).backward();
+  };
+  detail::for_each_loss_chunk(model, leaf, labels, chunk_rows, add);
   if (leaf.requires_grad() && leaf.grad().defined()) hidden.backward(leaf.grad());
   return sum;
 }

@@ -1,0 +1,127 @@
+// Arguments of the kernels over rows and flat buffers; what each computes.
+// Elements are stored in `type` and computed in f32; where a rule says "rounded", to `type`.
+#pragma once
+
+#include "kernels/float16.hpp"
+
+#include <cstdint>
+
+namespace lorapp::kernels {
+
+/// y = weight · rounded(x · scale), scale = 1 / √(mean(x²) + eps), row by row.
+struct RmsNormArgs {
+  const void* x;  // [rows, size]
+  Float type;     // of x, weight and y
+  std::int64_t rows;
+  std::int64_t size;
+  const void* weight;  // [size]
+  float eps;
+  void* y;       // [rows, size]
+  float* scale;  // [rows], or null
+};
+
+/// dx = scale · (g - x̂ · mean(g · x̂)), g = dy · weight, x̂ = x · scale; dweight += Σ dy · rounded(x̂)
+struct RmsNormBackwardArgs {
+  const void* x;
+  Float type;  // of x, weight, dy and dx
+  std::int64_t rows;
+  std::int64_t size;
+  const void* weight;
+  const float* scale;  // [rows]
+  const void* dy;
+  void* dx;        // [rows, size], or null
+  float* dweight;  // [size], or null
+};
+
+/// Turns dimension i with dimension i + size/2 by the token's angle, or back by it:
+/// (a · cos - b · sin, b · cos + a · sin), every product and sum rounded.
+struct RotateArgs {
+  const void* x;
+  Float type;  // of x, cos, sin and y
+  std::int64_t tokens;
+  std::int64_t heads;
+  std::int64_t size;          // of a head, even
+  std::int64_t token_stride;  // of x, in elements
+  std::int64_t head_stride;
+  const void* cos;  // [tokens, size / 2]
+  const void* sin;
+  bool back;
+  void* y;  // [tokens, heads, size]
+};
+
+/// y = rounded(silu(gate)) · up, silu(x) = x / (1 + exp(-x))
+struct SwiGluArgs {
+  const void* gate;  // [n]
+  const void* up;
+  Float type;
+  std::int64_t n;
+  void* y;
+};
+
+/// dgate = dy · up · σ · (1 + gate · (1 - σ)), dup = dy · rounded(gate · σ), σ = 1 / (1 +
+/// exp(-gate))
+struct SwiGluBackwardArgs {
+  const void* gate;  // [n]
+  const void* up;
+  const void* dy;
+  Float type;
+  std::int64_t n;
+  void* dgate;
+  void* dup;
+};
+
+/// No instruction set takes more elements at a time.
+inline constexpr std::int64_t kRowStep = 32;
+
+/// What the loss of each row, log(sum) + largest - picked, is made of; with `gradient`, logits
+/// become (softmax - onehot(label)) · grad_scale.
+struct CrossEntropyArgs {
+  void* logits;  // [rows, size]
+  Float type;
+  std::int64_t rows;
+  std::int64_t size;
+  const std::int64_t* labels;  // [rows], each in [0, size)
+  bool gradient;
+  float grad_scale;
+  float* largest;  // [rows]
+  float* sum;      // [rows]: Σ exp(logit - largest)
+  float* picked;   // [rows]: the label's logit
+  float* scratch;  // [size, up to a multiple of kRowStep], for 16-bit logits with `gradient`
+};
+
+/// One step of AdamW, each operation rounded, in the order of AdamWStep::update.
+struct AdamWArgs {
+  float* p;
+  const float* g;
+  float* m;
+  float* v;
+  std::int64_t n;
+  float decay, beta2, one_minus_beta1, one_minus_beta2, bias_correction2_sqrt, step_size, eps, clip;
+};
+
+/// y = x · keep_scale, or 0 where the element's random word is below `threshold`. The words of
+/// elements 2i and 2i + 1 are the low and the high half of pair_bits(key, i).
+struct DropoutArgs {
+  const void* x;  // [n]
+  Float type;
+  std::int64_t n;
+  std::uint64_t key;
+  std::uint64_t first_pair;  // of x[0]
+  std::uint32_t threshold;
+  float keep_scale;
+  void* y;
+};
+
+// splitmix64 (Steele, Lea, Flood 2014).
+inline constexpr std::uint64_t kGamma = 0x9e3779b97f4a7c15u;
+inline constexpr std::uint64_t kMix1 = 0xbf58476d1ce4e5b9u;
+inline constexpr std::uint64_t kMix2 = 0x94d049bb133111ebu;
+
+LORAPP_HD std::uint64_t pair_bits(std::uint64_t key, std::uint64_t pair) {
+  std::uint64_t word = key ^ ((pair + 1) * kGamma);
+  word = (word ^ (word >> 30)) * kMix1;
+  word = (word ^ (word >> 27)) * kMix2;
+  return word ^ (word >> 31);
+}
+
+}  // namespace lorapp::kernels

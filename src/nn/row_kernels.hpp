@@ -1,0 +1,61 @@
+// What the operations with row kernels have in common: which tensors go there, and the threads.
+// Private: for the sources of nn and the rooms above it.
+#pragma once
+
+#include "quant/backend.hpp"
+#include "quant/float_type.hpp"
+
+#include <lorapp/error.hpp>
+
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty_like.h>
+#include <c10/core/GradMode.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+namespace lorapp::detail {
+
+/// True for a plain tensor on the CPU of a type that kernels compute; strides are not looked at.
+inline bool has_row_kernel(const at::Tensor& x) {
+  const at::ScalarType type = x.scalar_type();
+  return x.is_cpu() && x.layout() == at::kStrided &&
+         (type == at::kFloat || type == at::kBFloat16 || type == at::kHalf);
+}
+
+/// f(first, last) for ranges of `rows` rows of `size` elements, from several threads.
+template <class F>
+void for_row_ranges(std::int64_t rows, std::int64_t size, F f) {
+  constexpr std::int64_t kElements = 16384;  // that a thread takes at least
+  at::parallel_for(0, rows, std::max<std::int64_t>(1, kElements / std::max<std::int64_t>(1, size)),
+                   f);
+}
+
+/// The elements of x, `index` elements on.
+inline const void* elements(const at::Tensor& x, std::int64_t index) {
+  return static_cast<const std::byte*>(x.const_data_ptr()) +
+         index * static_cast<std::int64_t>(x.element_size());
+}
+inline void* mutable_elements(const at::Tensor& x, std::int64_t index) {
+  return static_cast<std::byte*>(x.mutable_data_ptr()) +
+         index * static_cast<std::int64_t>(x.element_size());
+}
+
+/// Where a backward pass may write a gradient like `x`: over `dy`, if it is contiguous and nothing
+/// else holds it, else anew. For kernels that read an element before they write it.
+inline at::Tensor gradient_like(const at::Tensor& x, const at::Tensor& dy) {
+  const bool is_free = dy.use_count() == 1 && dy.storage().use_count() == 1 && dy.is_contiguous() &&
+                       dy.sizes() == x.sizes() && dy.scalar_type() == x.scalar_type();
+  return is_free ? dy : at::empty_like(x, at::MemoryFormat::Contiguous);
+}
+
+/// To be called by a backward pass whose gradients are made by a kernel.
+inline void refuse_second_derivatives(const char* op) {
+  LORAPP_CHECK(!at::GradMode::is_enabled(), op,
+               "second derivatives are not supported: the gradient was itself asked to be "
+               "differentiable (create_graph)");
+}
+
+}  // namespace lorapp::detail
