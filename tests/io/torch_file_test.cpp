@@ -123,13 +123,13 @@ TEST_CASE("torch_file: what another library wrote over LibTorch's flags is put r
   std::memcpy(&FLAGS_caffe2_use_fatal_for_enforce, &written, 1);
   const int level = FLAGS_minloglevel;
   FLAGS_minloglevel = -12345;
-  detail::repair_torch_flags();
+  repair_torch_flags();
   CHECK(std::memcmp(&FLAGS_caffe2_use_fatal_for_enforce, &before, 1) == 0);
   CHECK(FLAGS_minloglevel == 0);
 
   FLAGS_caffe2_use_fatal_for_enforce = true;  // a user's own choice
   FLAGS_minloglevel = 2;
-  detail::repair_torch_flags();
+  repair_torch_flags();
   CHECK(FLAGS_caffe2_use_fatal_for_enforce);
   CHECK(FLAGS_minloglevel == 2);
   FLAGS_caffe2_use_fatal_for_enforce = false;

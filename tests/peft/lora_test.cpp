@@ -60,7 +60,7 @@ TEST_CASE("dropout: every type drops the same elements on every instruction set,
       kept[static_cast<std::size_t>(i)] = word < drop_threshold(0.3) ? 0.0f : 1.0f;
     }
     const torch::Tensor mask = torch::tensor(kept);
-    for_each_isa([&](const std::string&) {
+    test::for_each_isa([&](const std::string&) {
       for (const auto dtype : {torch::kFloat32, torch::kFloat64, torch::kBFloat16, torch::kHalf}) {
         INFO(c10::toString(dtype), " ", size);
         const torch::Tensor x = torch::arange(1, size + 1).to(dtype);
