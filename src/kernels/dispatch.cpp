@@ -42,6 +42,9 @@ struct Tables {
       table.product = weaker.product;
       table.vector_product = weaker.vector_product;
     }
+    if (table.attention_forward == nullptr) table.attention_forward = weaker.attention_forward;
+    if (table.attention_backward == nullptr) table.attention_backward = weaker.attention_backward;
+    if (table.attention_decode == nullptr) table.attention_decode = weaker.attention_decode;
   }
 };
 

@@ -146,7 +146,7 @@ void expand_nested(const NestedExpandArgs& args) {
 }  // namespace
 }  // namespace lorapp::kernels
 
-// Defines the one exported symbol of an ISA file; after `features`, the four products or nulls.
+// Defines the one exported symbol of an ISA file; after `features`, the groups below or nulls.
 #define LORAPP_DEFINE_KERNEL_TABLE(isa, features, ...)                                         \
   const lorapp::kernels::KernelTable& lorapp::kernels::table_##isa() {                         \
     static constexpr KernelTable kTable = {#isa,           features,         &calls,           \
@@ -155,3 +155,4 @@ void expand_nested(const NestedExpandArgs& args) {
     return kTable;                                                                             \
   }
 #define LORAPP_PRODUCTS &product_shape, &pack_rows, &product, &vector_product
+#define LORAPP_ATTENTION &attention_forward, &attention_backward, &attention_decode

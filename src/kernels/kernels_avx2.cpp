@@ -4,4 +4,6 @@
 #include "kernels/kernels.inl"
 #include "kernels/vector_product.inl"
 
-LORAPP_DEFINE_KERNEL_TABLE(avx2, kAvx2 | kFma | kF16c, LORAPP_PRODUCTS)
+#include "kernels/attention_decode.inl"
+
+LORAPP_DEFINE_KERNEL_TABLE(avx2, kAvx2 | kFma | kF16c, LORAPP_PRODUCTS, LORAPP_ATTENTION)

@@ -4,6 +4,9 @@
 #include "kernels/kernels.inl"
 #include "kernels/vector_product.inl"
 
+#include "kernels/attention_decode.inl"
+
 LORAPP_DEFINE_KERNEL_TABLE(avx512,
                            kAvx2 | kFma | kF16c | kAvx512f | kAvx512bw | kAvx512vl | kAvx512dq,
-                           LORAPP_PRODUCTS)
+                           LORAPP_PRODUCTS,
+                           LORAPP_ATTENTION)

@@ -5,7 +5,10 @@
 #include "kernels/kernels.inl"
 #include "kernels/vector_product.inl"
 
+#include "kernels/attention_decode.inl"
+
 LORAPP_DEFINE_KERNEL_TABLE(avx512bf16,
                            kAvx2 | kFma | kF16c | kAvx512f | kAvx512bw | kAvx512vl | kAvx512dq |
                                kAvx512bf16,
-                           LORAPP_PRODUCTS)
+                           LORAPP_PRODUCTS,
+                           LORAPP_ATTENTION)

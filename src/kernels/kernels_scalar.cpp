@@ -4,4 +4,6 @@
 #include "kernels/kernels.inl"
 #include "kernels/vector_product.inl"
 
-LORAPP_DEFINE_KERNEL_TABLE(scalar, 0, LORAPP_PRODUCTS)
+#include "kernels/attention_decode.inl"
+
+LORAPP_DEFINE_KERNEL_TABLE(scalar, 0, LORAPP_PRODUCTS, LORAPP_ATTENTION)

@@ -65,6 +65,9 @@ struct ProductShape;
 struct PackRowsArgs;
 struct ProductArgs;
 struct VectorProductArgs;
+struct AttentionForwardArgs;
+struct AttentionBackwardArgs;
+struct AttentionDecodeArgs;
 
 /// CPU features, one bit each.
 enum Feature : std::uint32_t {
@@ -98,6 +101,11 @@ struct KernelTable {
   void (*pack_rows)(const PackRowsArgs&);
   void (*product)(const ProductArgs&);
   void (*vector_product)(const VectorProductArgs&);
+
+  // attention_args.hpp. The first two return the pairs of a row and a key that they computed.
+  std::int64_t (*attention_forward)(const AttentionForwardArgs&);
+  std::int64_t (*attention_backward)(const AttentionBackwardArgs&);
+  void (*attention_decode)(const AttentionDecodeArgs&);
 };
 
 const KernelTable& table_scalar();

@@ -24,6 +24,27 @@ Vec load(const float* p) { return _mm256_loadu_ps(p); }
 void store(float* p, Vec x) { _mm256_storeu_ps(p, x); }
 Vec mul(Vec a, Vec b) { return _mm256_mul_ps(a, b); }
 Vec add(Vec a, Vec b) { return _mm256_add_ps(a, b); }
+Vec sub(Vec a, Vec b) { return _mm256_sub_ps(a, b); }
+/// b where one of them is NaN.
+Vec max(Vec a, Vec b) { return _mm256_max_ps(a, b); }
+/// b where one of them is NaN.
+Vec min(Vec a, Vec b) { return _mm256_min_ps(a, b); }
+/// out[i] = the sum of x[i].
+void store_sums(float* out, const Vec (&x)[4]) {
+  const __m256 sum = _mm256_hadd_ps(_mm256_hadd_ps(x[0], x[1]), _mm256_hadd_ps(x[2], x[3]));
+  _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps(sum, 1)));
+}
+/// x of magnitude below 2^22 to the nearest whole number.
+Vec round_whole(Vec x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+/// x · 2^n for whole n from -150 to 130.
+Vec times_power_of_two(Vec x, Vec n) {
+  const __m256i whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1);
+  const __m256i bias = _mm256_set1_epi32(127);
+  const __m256i first = _mm256_slli_epi32(_mm256_add_epi32(half, bias), 23);
+  const __m256i second =
+      _mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(whole, half), bias), 23);
+  return mul(mul(x, _mm256_castsi256_ps(first)), _mm256_castsi256_ps(second));
+}
 /// a · b + c
 Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
 
@@ -58,6 +79,8 @@ void store_words(std::uint32_t* p, Words x) {
 }
 Words words_of(Vec x) { return _mm256_castps_si256(x); }
 Vec vec_of(Words x) { return _mm256_castsi256_ps(x); }
+/// x in the lanes where all bits of `keep` are set, y where none is.
+Vec select(Words keep, Vec x, Vec y) { return _mm256_blendv_ps(y, x, vec_of(keep)); }
 Vec splat_word(const std::uint32_t* p) { return vec_of(_mm256_set1_epi32(static_cast<int>(*p))); }
 /// One row's word in all lanes, which are the columns of one line.
 Words row_words(const std::uint8_t* p) {

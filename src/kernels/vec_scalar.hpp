@@ -46,6 +46,37 @@ Vec mul(const Vec& a, const Vec& b) {
 Vec add(const Vec& a, const Vec& b) {
   return each([&](int i) { return a.lane[i] + b.lane[i]; });
 }
+Vec sub(const Vec& a, const Vec& b) {
+  return each([&](int i) { return a.lane[i] - b.lane[i]; });
+}
+/// b where one of them is NaN.
+Vec max(const Vec& a, const Vec& b) {
+  return each([&](int i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
+}
+/// b where one of them is NaN.
+Vec min(const Vec& a, const Vec& b) {
+  return each([&](int i) { return a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]; });
+}
+/// out[i] = the sum of x[i].
+void store_sums(float* out, const Vec (&x)[4]) {
+  for (int i = 0; i < 4; ++i) {
+    out[i] = 0.0f;
+    for (int j = 0; j < kLanes; ++j) out[i] += x[i].lane[j];
+  }
+}
+/// x of magnitude below 2^22 to the nearest whole number.
+Vec round_whole(const Vec& x) {
+  return each([&](int i) { return x.lane[i] + 0x1.8p23f - 0x1.8p23f; });
+}
+/// x · 2^n for whole n from -150 to 130.
+Vec times_power_of_two(const Vec& x, const Vec& n) {
+  return each([&](int i) {
+    const auto whole = static_cast<std::int32_t>(bits_of(n.lane[i] + 0x1.8p23f) - 0x4b400000u);
+    const std::int32_t half = whole >> 1;
+    return x.lane[i] * from_bits(static_cast<std::uint32_t>(half + 127) << 23) *
+           from_bits(static_cast<std::uint32_t>(whole - half + 127) << 23);
+  });
+}
 /// a · b + c; two roundings, unlike the vector instruction.
 Vec fma(const Vec& a, const Vec& b, const Vec& c) {
   return each([&](int i) { return a.lane[i] * b.lane[i] + c.lane[i]; });
@@ -77,6 +108,10 @@ Vec vec_of(const Words& x) {
   Vec y;
   __builtin_memcpy(y.lane, x.lane, sizeof y.lane);
   return y;
+}
+/// x in the lanes where all bits of `keep` are set, y where none is.
+Vec select(const Words& keep, const Vec& x, const Vec& y) {
+  return each([&](int i) { return keep.lane[i] != 0 ? x.lane[i] : y.lane[i]; });
 }
 Vec splat_word(const std::uint32_t* p) { return splat(from_bits(*p)); }
 /// One row's word in all lanes, which are the columns of one line.
