@@ -53,6 +53,9 @@ struct Tables {
       table.sum_of_squares = weaker.sum_of_squares;
       table.dropout = weaker.dropout;
     }
+    if (table.attention_forward == nullptr) table.attention_forward = weaker.attention_forward;
+    if (table.attention_backward == nullptr) table.attention_backward = weaker.attention_backward;
+    if (table.attention_decode == nullptr) table.attention_decode = weaker.attention_decode;
   }
 };
 

@@ -146,8 +146,7 @@ void expand_nested(const NestedExpandArgs& args) {
 }  // namespace
 }  // namespace lorapp::kernels
 
-// Defines the one exported symbol of an ISA file; after `features`, the products and the rows or
-// nulls.
+// Defines the one exported symbol of an ISA file; after `features`, the groups below or nulls.
 #define LORAPP_DEFINE_KERNEL_TABLE(isa, features, ...)                                         \
   const lorapp::kernels::KernelTable& lorapp::kernels::table_##isa() {                         \
     static constexpr KernelTable kTable = {#isa,           features,         &calls,           \
@@ -159,3 +158,4 @@ void expand_nested(const NestedExpandArgs& args) {
 #define LORAPP_ROWS                                                                          \
   &rms_norm, &rms_norm_backward, &rotate, &swiglu, &swiglu_backward, &cross_entropy, &adamw, \
       &sum_of_squares, &dropout
+#define LORAPP_ATTENTION &attention_forward, &attention_backward, &attention_decode

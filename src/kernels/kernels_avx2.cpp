@@ -2,7 +2,10 @@
 #include "kernels/vec_avx2.hpp"
 
 #include "kernels/kernels.inl"
+
+#include "kernels/attention_decode.inl"
 #include "kernels/rows_flat.inl"
 #include "kernels/vector_product.inl"
 
-LORAPP_DEFINE_KERNEL_TABLE(avx2, kAvx2 | kFma | kF16c, LORAPP_PRODUCTS, LORAPP_ROWS)
+LORAPP_DEFINE_KERNEL_TABLE(
+    avx2, kAvx2 | kFma | kF16c, LORAPP_PRODUCTS, LORAPP_ROWS, LORAPP_ATTENTION)

@@ -2,9 +2,13 @@
 #include "kernels/vec_avx512.hpp"
 
 #include "kernels/kernels.inl"
+
+#include "kernels/attention_decode.inl"
 #include "kernels/rows_flat.inl"
 #include "kernels/vector_product.inl"
 
 LORAPP_DEFINE_KERNEL_TABLE(avx512,
                            kAvx2 | kFma | kF16c | kAvx512f | kAvx512bw | kAvx512vl | kAvx512dq,
-                           LORAPP_PRODUCTS, LORAPP_ROWS)
+                           LORAPP_PRODUCTS,
+                           LORAPP_ROWS,
+                           LORAPP_ATTENTION)

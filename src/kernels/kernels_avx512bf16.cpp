@@ -3,10 +3,14 @@
 #include "kernels/vec_avx512.hpp"
 
 #include "kernels/kernels.inl"
+
+#include "kernels/attention_decode.inl"
 #include "kernels/rows_flat.inl"
 #include "kernels/vector_product.inl"
 
 LORAPP_DEFINE_KERNEL_TABLE(avx512bf16,
                            kAvx2 | kFma | kF16c | kAvx512f | kAvx512bw | kAvx512vl | kAvx512dq |
                                kAvx512bf16,
-                           LORAPP_PRODUCTS, LORAPP_ROWS)
+                           LORAPP_PRODUCTS,
+                           LORAPP_ROWS,
+                           LORAPP_ATTENTION)

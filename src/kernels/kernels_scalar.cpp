@@ -2,7 +2,9 @@
 #include "kernels/vec_scalar.hpp"
 
 #include "kernels/kernels.inl"
+
+#include "kernels/attention_decode.inl"
 #include "kernels/rows_flat.inl"
 #include "kernels/vector_product.inl"
 
-LORAPP_DEFINE_KERNEL_TABLE(scalar, 0, LORAPP_PRODUCTS, LORAPP_ROWS)
+LORAPP_DEFINE_KERNEL_TABLE(scalar, 0, LORAPP_PRODUCTS, LORAPP_ROWS, LORAPP_ATTENTION)

@@ -1,6 +1,8 @@
 // Elementary functions of vectors, from the vocabulary of vec_<isa>.hpp.
 #pragma once
 
+#include "kernels/float16.hpp"
+
 namespace lorapp::kernels {
 namespace {
 
@@ -24,6 +26,19 @@ Vec exp_of(Vec x) {
   p = fma(p, r, splat(2.0f));
   p = fma(p, r, splat(2.0f));
   return mul(p, vec_of(shift_left(words_of(shifted), 23)));
+}
+
+/// ln x of a positive normal x, within 2 ulp where it is not near 1; NaN for NaN, inf for inf.
+LORAPP_HD float log_of(float x) {
+  if (!is_finite(x)) return x;
+  // x = 2^k m with m from √½ to √2; ln m = 2 artanh((m - 1) / (m + 1)).
+  const std::uint32_t bits = bits_of(x) - 0x3f3504f3u;
+  const auto k = static_cast<float>(static_cast<std::int32_t>(bits) >> 23);
+  const float m = from_bits((bits & 0x7fffffu) + 0x3f3504f3u);
+  const float f = (m - 1.0f) / (m + 1.0f), f2 = f * f;
+  const float series =
+      f2 * (1.0f / 3 + f2 * (1.0f / 5 + f2 * (1.0f / 7 + f2 * (1.0f / 9 + f2 * (1.0f / 11)))));
+  return k * 0x1.62e43p-1f + (2.0f * f + (2.0f * f * series + k * -0x1.05c61p-29f));
 }
 
 }  // namespace

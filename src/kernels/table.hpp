@@ -73,6 +73,9 @@ struct SwiGluBackwardArgs;
 struct CrossEntropyArgs;
 struct AdamWArgs;
 struct DropoutArgs;
+struct AttentionForwardArgs;
+struct AttentionBackwardArgs;
+struct AttentionDecodeArgs;
 
 /// CPU features, one bit each.
 enum Feature : std::uint32_t {
@@ -117,6 +120,10 @@ struct KernelTable {
   void (*adamw)(const AdamWArgs&);
   double (*sum_of_squares)(const float* x, std::int64_t n);
   void (*dropout)(const DropoutArgs&);
+  // attention_args.hpp. The first two return the pairs of a row and a key that they computed.
+  std::int64_t (*attention_forward)(const AttentionForwardArgs&);
+  std::int64_t (*attention_backward)(const AttentionBackwardArgs&);
+  void (*attention_decode)(const AttentionDecodeArgs&);
 };
 
 const KernelTable& table_scalar();

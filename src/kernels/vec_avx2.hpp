@@ -25,6 +25,11 @@ Vec load(const float* p) { return _mm256_loadu_ps(p); }
 void store(float* p, Vec x) { _mm256_storeu_ps(p, x); }
 Vec mul(Vec a, Vec b) { return _mm256_mul_ps(a, b); }
 Vec add(Vec a, Vec b) { return _mm256_add_ps(a, b); }
+/// out[i] = the sum of x[i].
+void store_sums(float* out, const Vec (&x)[4]) {
+  const __m256 sum = _mm256_hadd_ps(_mm256_hadd_ps(x[0], x[1]), _mm256_hadd_ps(x[2], x[3]));
+  _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps(sum, 1)));
+}
 /// a · b + c
 Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
 
@@ -66,6 +71,8 @@ void store_words(std::uint32_t* p, Words x) {
 }
 Words words_of(Vec x) { return _mm256_castps_si256(x); }
 Vec vec_of(Words x) { return _mm256_castsi256_ps(x); }
+/// x in the lanes where all bits of `keep` are set, y where none is.
+Vec select(Words keep, Vec x, Vec y) { return _mm256_blendv_ps(y, x, vec_of(keep)); }
 Vec splat_word(const std::uint32_t* p) { return vec_of(_mm256_set1_epi32(static_cast<int>(*p))); }
 /// One row's word in all lanes, which are the columns of one line.
 Words row_words(const std::uint8_t* p) {

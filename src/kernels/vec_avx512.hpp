@@ -22,6 +22,14 @@ Vec load(const float* p) { return _mm512_loadu_ps(p); }
 void store(float* p, Vec x) { _mm512_storeu_ps(p, x); }
 Vec mul(Vec a, Vec b) { return _mm512_mul_ps(a, b); }
 Vec add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
+/// out[i] = the sum of x[i].
+void store_sums(float* out, const Vec (&x)[4]) {
+  const __m512 a = add(_mm512_unpacklo_ps(x[0], x[1]), _mm512_unpackhi_ps(x[0], x[1]));
+  const __m512 b = add(_mm512_unpacklo_ps(x[2], x[3]), _mm512_unpackhi_ps(x[2], x[3]));
+  const __m512 sum = add(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
+  const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(sum), _mm512_extractf32x8_ps(sum, 1));
+  _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
+}
 /// a · b + c
 Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
 
@@ -63,6 +71,10 @@ Words load_words(const void* p) { return load_512(p); }
 void store_words(std::uint32_t* p, Words x) { _mm512_storeu_si512(p, x); }
 Words words_of(Vec x) { return _mm512_castps_si512(x); }
 Vec vec_of(Words x) { return _mm512_castsi512_ps(x); }
+/// x in the lanes where all bits of `keep` are set, y where none is.
+Vec select(Words keep, Vec x, Vec y) {
+  return vec_of(_mm512_ternarylogic_epi32(keep, words_of(x), words_of(y), 0xca));
+}
 Vec splat_word(const std::uint32_t* p) { return vec_of(_mm512_set1_epi32(static_cast<int>(*p))); }
 /// One row's words of two lines, each in the lanes of its columns.
 Words row_words(const std::uint8_t* p) {
@@ -180,8 +192,7 @@ void store_two(Bf16, std::uint16_t* p, const Two& x) {
 template <class T>
 void order_words(T, Words&, Words&) {}
 void order_words(Bf16, Words& a, Words& b) {
-  const __m512i even =
-      _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
   const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
   const __m512i first = _mm512_permutex2var_epi32(a, even, b);
   b = _mm512_permutex2var_epi32(a, odd, b);

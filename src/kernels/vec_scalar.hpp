@@ -47,6 +47,13 @@ Vec mul(const Vec& a, const Vec& b) {
 Vec add(const Vec& a, const Vec& b) {
   return each([&](int i) { return a.lane[i] + b.lane[i]; });
 }
+/// out[i] = the sum of x[i].
+void store_sums(float* out, const Vec (&x)[4]) {
+  for (int i = 0; i < 4; ++i) {
+    out[i] = 0.0f;
+    for (int j = 0; j < kLanes; ++j) out[i] += x[i].lane[j];
+  }
+}
 /// a · b + c; two roundings, unlike the vector instruction.
 Vec fma(const Vec& a, const Vec& b, const Vec& c) {
   return each([&](int i) { return a.lane[i] * b.lane[i] + c.lane[i]; });
@@ -95,6 +102,10 @@ Vec vec_of(const Words& x) {
   Vec y;
   __builtin_memcpy(y.lane, x.lane, sizeof y.lane);
   return y;
+}
+/// x in the lanes where all bits of `keep` are set, y where none is.
+Vec select(const Words& keep, const Vec& x, const Vec& y) {
+  return each([&](int i) { return keep.lane[i] != 0 ? x.lane[i] : y.lane[i]; });
 }
 Vec splat_word(const std::uint32_t* p) { return splat(from_bits(*p)); }
 /// One row's word in all lanes, which are the columns of one line.

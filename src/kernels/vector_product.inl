@@ -80,7 +80,7 @@ template <class T, int Rows, int Group>
 void dense_vector_group(const VectorProductArgs& args, std::int64_t row) {
   const DenseMatrix& w = *args.dense;
   const auto* data = static_cast<const typename T::Storage*>(w.data) + row * w.stride;
-  constexpr std::int64_t kStep = 2 * kLanes;
+  constexpr std::int64_t kBothHalves = 2 * kLanes;
   Vec sum[Group][Rows][2];
   for (int g = 0; g < Group; ++g) {
     for (int r = 0; r < Rows; ++r) sum[g][r][0] = sum[g][r][1] = zero();
@@ -100,9 +100,9 @@ void dense_vector_group(const VectorProductArgs& args, std::int64_t row) {
   };
   constexpr std::int64_t kAhead = 2048 / static_cast<int>(sizeof(typename T::Storage));
   std::int64_t k = 0;
-  for (; k + kStep <= w.columns; k += kStep) {
+  for (; k + kBothHalves <= w.columns; k += kBothHalves) {
     for (int g = 0; g < Group; ++g) prefetch(data + g * w.stride + k + kAhead);
-    step(k, kStep);
+    step(k, kBothHalves);
   }
   if (k < w.columns) step(k, w.columns - k);
   for (int g = 0; g < Group; ++g) {

@@ -1,5 +1,5 @@
 // AlignedBuffer: memory for large arrays that are read again and again.
-// Private to src/quant.
+// Private to src/.
 #pragma once
 
 #include <cstdint>

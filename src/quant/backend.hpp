@@ -1,5 +1,5 @@
-// The kernel table in use, for the operations of this room; throws where the kernels room returns
-// null. Private: users see include/lorapp/quant/backend.hpp.
+// The kernel table in use, for the operations of this room and nn; throws where the kernels room
+// returns null. Private: users see include/lorapp/quant/backend.hpp.
 #pragma once
 
 #include "kernels/table.hpp"

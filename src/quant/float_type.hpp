@@ -1,5 +1,5 @@
 // The kernels' name of an element type.
-// Private to src/quant.
+// Private to src/.
 #pragma once
 
 #include "kernels/table.hpp"

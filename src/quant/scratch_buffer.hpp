@@ -1,5 +1,5 @@
 // ScratchBuffer: memory for the length of a call, kept for the next one.
-// Private to src/quant.
+// Private to src/.
 #pragma once
 
 #include "quant/aligned_buffer.hpp"

@@ -6,6 +6,7 @@
 #include <lorapp/nn/kv_cache.hpp>
 #include <lorapp/nn/linear.hpp>
 #include <lorapp/nn/model_config.hpp>
+#include <lorapp/nn/packed_attention.hpp>
 #include <lorapp/nn/rms_norm.hpp>
 #include <lorapp/nn/rotary.hpp>
 
@@ -49,7 +50,8 @@ constexpr std::int64_t kQueryBlock = 1024;
 
 }  // namespace detail
 
-/// Attention of one sequence: softmax(q kᵀ / √d) v over the visible keys.
+/// Attention of one sequence: softmax(q kᵀ / √d) v over the visible keys. What packed_attention and
+/// cached_attention compute, by LibTorch: on any device and in any dtype.
 /// q [S, heads, d] are the last S of L positions, k and v [kv_heads, L, d]; head h reads the keys
 /// of head h / (heads / kv_heads). `window` W, or 0 for none. Returns [S, heads · d].
 inline torch::Tensor attend(const torch::Tensor& q,
@@ -132,17 +134,9 @@ class LORAPP_API AttentionImpl : public torch::nn::Module {
     const std::int64_t window = sliding_window_.value_or(0);
     if (context.cache != nullptr) {
       const auto [keys, values] = context.cache->append(layer_index_, k, v, sliding_window_);
-      return o_proj(attend(q, keys, values, window));
+      return o_proj(cached_attention(q, keys, values, window));
     }
-    const auto& ends = context.cu_seqlens;
-    std::vector<torch::Tensor> sequences;
-    sequences.reserve(ends.size() - 1);
-    for (std::size_t i = 0; i + 1 < ends.size(); ++i) {
-      sequences.push_back(attend(q.slice(0, ends[i], ends[i + 1]),
-                                 k.slice(0, ends[i], ends[i + 1]).transpose(0, 1),
-                                 v.slice(0, ends[i], ends[i + 1]).transpose(0, 1), window));
-    }
-    return o_proj(sequences.size() == 1 ? sequences.front() : at::cat(sequences, 0));
+    return o_proj(packed_attention(q, k, v, context.cu_seqlens, window));
   }
 
   Linear q_proj;
