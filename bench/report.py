@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import pathlib
+import re
 import shutil
 import statistics
 import subprocess
@@ -48,7 +49,7 @@ QUICK = {
     },
     "linear": {"rows": "32,128,512", "rounds": 1, "milliseconds": 5, "largest": 4 << 20},
     "quantize": {"rounds": 1, "largest": 4 << 20},
-    "growth": {"tokens": "128,512,2048,8192", "thread_tokens": 512, "rounds": 1},
+    "growth": {"tokens": "128,512,1024", "thread_tokens": 256, "rounds": 1},
     "train": {"sequences": 2, "length": 64},
     "steps": {"ours": 1, "peft": 1},
     "generation": {"prompt": 64, "context": 16, "tokens": 4},
@@ -87,8 +88,10 @@ class Figures:
 class Runner:
     """Runs measurements, and notes what they print or why they failed."""
 
-    def __init__(self, figures, budget):
+    def __init__(self, figures, budget, folder, only):
         self.figures = figures
+        self.only = re.compile(only)
+        self.folder = folder  # where the measurements run
         self.begin = time.monotonic()
         self.budget = budget
         self.took = {}  # prefix → seconds of the last run
@@ -106,6 +109,9 @@ class Runner:
         """Adds the results of a command under PREFIX.NAME."""
         if prefix in self.figures.missing:
             return
+        if not self.only.search(prefix):
+            self.figures.missing[prefix] = "not run: --only names others"
+            return
         if not self.fits(prefix):
             if prefix not in self.took:
                 self.figures.missing[prefix] = f"not run: the budget of {self.budget} s was spent before"
@@ -115,7 +121,7 @@ class Runner:
         start = time.monotonic()
         try:
             result = subprocess.run(
-                [str(word) for word in command], capture_output=True, text=True, timeout=600, env=environment, check=False
+                [str(word) for word in command], capture_output=True, text=True, timeout=600, env=environment, cwd=self.folder, check=False
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             self.figures.missing[prefix] = f"failed: {error}"
@@ -133,7 +139,7 @@ class Runner:
             say("    " + self.figures.missing[prefix])
             return
         for line in result.stdout.splitlines():
-            if not line.startswith("{"):
+            if not line.startswith('{"name"'):  # a peer's library may print too
                 continue
             entry = json.loads(line)
             name = f"{prefix}.{entry['name']}"
@@ -159,7 +165,7 @@ def flags(settings):
 
 def without_paths(text, args, python):
     """The text without what is this machine's alone."""
-    data = os.environ.get("LORAPP_SHARED_DATA") or ROOT.parent / "shared/data"
+    data = pathlib.Path(os.environ.get("LORAPP_SHARED_DATA") or ROOT.parent / "shared/data").absolute()
     for path, name in (
         (python, "$LORAPP_PEERS_PYTHON"), (args.work, "WORK"), (args.build, "build"), (data, "../shared/data"),
         (f"{ROOT}/", ""), (pathlib.Path.home(), "~"),
@@ -202,6 +208,9 @@ def first_byte(command):
 
 
 def measure_start(runner, build, count):
+    if not runner.only.search("start"):
+        runner.figures.missing["start"] = "not run: --only names others"
+        return
     ours = [
         str(build / "bin/lorapp"), "generate", "--model", str(ROOT / "examples/quickstart/base"),
         "--prompt", "The capital of France is", "--max-new-tokens", "2", "--ignore-eos",
@@ -261,7 +270,7 @@ def measure(runner, plan, args, folders, data, python):
 
 def find_data():
     """Real rows and their tokenizer, or None and why."""
-    folder = pathlib.Path(os.environ.get("LORAPP_SHARED_DATA") or ROOT.parent / "shared/data")
+    folder = pathlib.Path(os.environ.get("LORAPP_SHARED_DATA") or ROOT.parent / "shared/data").absolute()
     found = {"rows": folder / "dolly/databricks-dolly-15k.jsonl", "tokenizer": folder / "tokenizers/mistral-v1"}
     for path in found.values():
         if not path.exists():
@@ -274,6 +283,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="small models and one round: a smoke test")
     parser.add_argument("--rounds", type=int, help="samples of each figure (default 3; quick: 1)")
     parser.add_argument("--budget", type=int, help="seconds after which no measurement begins anew (default 1400; quick: 220)")
+    parser.add_argument("--only", default="", metavar="REGEX", help="run the measurements whose names match, e.g. tutorial")
     parser.add_argument("--threads", type=int, help="default: the physical cores")
     parser.add_argument("--build", type=pathlib.Path, default=pathlib.Path(os.environ.get("BUILD_DIR") or ROOT / "build"))
     parser.add_argument("--work", type=pathlib.Path, help="where models are made and kept, 4 GB (default: BUILD/report)")
@@ -292,22 +302,26 @@ def main():
     python = os.environ.get("LORAPP_PEERS_PYTHON")
     if python and not os.access(python, os.X_OK):
         sys.exit(f"report.py: LORAPP_PEERS_PYTHON is {python}, which cannot be run")
+    python = os.path.abspath(python) if python else None
     args.work.mkdir(parents=True, exist_ok=True)
 
     figures = Figures()
-    runner = Runner(figures, args.budget)
+    runner = Runner(figures, args.budget, args.work, args.only)
     load = os.getloadavg()[0]
     folders = make_models(runner, args.build / "bench/bench_report", plan, args.work)
     data, why = find_data()
     if data is None:
         figures.missing["ours.tutorial"] = figures.missing["peft.tutorial"] = why
-    measure(runner, plan, args, folders, data, python or None)
+    try:
+        measure(runner, plan, args, folders, data, python)
+    finally:  # what was measured is kept, whatever came between
+        kept = {"samples": figures.samples, "units": figures.units, "missing": figures.missing}
+        (args.work / "samples.json").write_text(json.dumps(kept, indent=1), encoding="utf-8")
 
     machine = report_machine.describe(args.build, args.threads, load, runner.versions)
     rows = report_rows.rows(figures)
     text = report_rows.markdown(rows, figures, machine, runner, args.quick)
     text = without_paths(text, args, python)
-    (args.work / "samples.json").write_text(json.dumps({"samples": figures.samples, "missing": figures.missing}, indent=1), encoding="utf-8")
     part = args.output.with_name(args.output.name + ".part")
     part.write_text(text, encoding="utf-8")
     os.replace(part, args.output)
