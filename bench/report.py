@@ -37,7 +37,7 @@ FULL = {
     "quantize": {"rounds": 5},
     "growth": {"tokens": "128,512,2048,8192", "thread_tokens": 1024, "rounds": 3},
     "train": {"sequences": 4, "length": 256},
-    "steps": {"ours": 3, "peft": 2},
+    "steps": {"ours": 2, "peft": 1},  # a round, behind a first step that is not counted
     "generation": {"prompt": 512, "context": 64, "tokens": 40},
     "tutorial_rows": 96,
     "starts": 5,
@@ -241,6 +241,13 @@ def measure(runner, plan, args, folders, data, python):
         if python is not None:
             runner.run(prefix, [python, PEERS / script, *words, "--threads", threads], environment)
 
+    def tutorial():
+        if data is None:
+            return
+        rows = plan["tutorial_rows"]
+        ours("tutorial", "tutorial", folder=folders["small"], tokenizer=data["tokenizer"], data=data["rows"], rows=rows, output=args.work / "tutorial-out", threads=threads)  # fmt: skip
+        peer("peft.tutorial", "peft_tutorial.py", folders["small"], data["rows"], data["tokenizer"] / "tokenizer.model", "--rows", rows)
+
     gguf = folders["mistral"].with_suffix(".q4_0.gguf")
     peer("llama.prepare", "llama_cpp_generation.py", folders["mistral"], "--gguf", gguf, "--prepare")
     if "llama.prepare" in missing:
@@ -263,9 +270,10 @@ def measure(runner, plan, args, folders, data, python):
             peer(f"peft.{name}.{dtype}", "peft_train.py", folders[name], "--dtype", dtype, *flags(train), "--steps", plan["steps"]["peft"])
         if round_number == 0:
             ours("growth", "growth", folder=folders["small"], **plan["growth"], threads=threads)
-        if data is not None:
-            ours("tutorial", "tutorial", folder=folders["small"], tokenizer=data["tokenizer"], data=data["rows"], rows=plan["tutorial_rows"], output=args.work / "tutorial-out", threads=threads)  # fmt: skip
-            peer("peft.tutorial", "peft_tutorial.py", folders["small"], data["rows"], data["tokenizer"] / "tokenizer.model", "--rows", plan["tutorial_rows"])
+        if round_number == 0:
+            tutorial()
+    for _ in range(args.rounds - 1):  # the longest comes last: the budget may leave one sample of it
+        tutorial()
 
 
 def find_data():
