@@ -295,7 +295,7 @@ def main():
     parser.add_argument("--threads", type=int, help="default: the physical cores")
     parser.add_argument("--build", type=pathlib.Path, default=pathlib.Path(os.environ.get("BUILD_DIR") or ROOT / "build"))
     parser.add_argument("--work", type=pathlib.Path, help="where models are made and kept, 4 GB (default: BUILD/report)")
-    parser.add_argument("--output", type=pathlib.Path, help="the report (default: docs/benchmarks.md; quick: WORK/quick.md)")
+    parser.add_argument("--output", type=pathlib.Path, help="the report (default: docs/benchmarks.md; with --quick or --only: WORK/partial.md)")
     args = parser.parse_args()
     plan = QUICK if args.quick else FULL
     args.rounds = args.rounds or (1 if args.quick else 3)
@@ -303,7 +303,7 @@ def main():
     args.threads = args.threads or report_machine.physical_cores()
     args.build = args.build.resolve()
     args.work = (args.work or args.build / "report").resolve()
-    args.output = args.output or (args.work / "quick.md" if args.quick else ROOT / "docs/benchmarks.md")
+    args.output = args.output or (args.work / "partial.md" if args.quick or args.only else ROOT / "docs/benchmarks.md")
     for name in ("bench/bench_report", "bench/ceilings", "bench/link_only", "bin/lorapp"):
         if not (args.build / name).exists():
             sys.exit(f"report.py: {args.build / name} is not built; bash bench/report.sh builds it")
