@@ -72,6 +72,16 @@ set_target_properties(lorapp::torch PROPERTIES
   INTERFACE_INCLUDE_DIRECTORIES "${LORAPP_TORCH_INCLUDE_DIR};${LORAPP_TORCH_INCLUDE_DIR}/torch/csrc/api/include"
   INTERFACE_LINK_LIBRARIES "lorapp::c10;Threads::Threads")
 
+# at::parallel_for is a template that uses threads only where it is compiled with OpenMP, and it must be LibTorch's own
+# OpenMP: a second one would have threads of its own. Beside LibTorch lies GNU's, under its own name or with a hash in it.
+file(GLOB _lorapp_gomp "${LORAPP_TORCH_ROOT}/lib/libgomp*.so*" "${LORAPP_TORCH_ROOT}/../torch.libs/libgomp*.so*")
+if(_lorapp_gomp)
+  list(GET _lorapp_gomp 0 _lorapp_gomp)
+  add_library(lorapp::gomp UNKNOWN IMPORTED GLOBAL)
+  set_target_properties(lorapp::gomp PROPERTIES IMPORTED_LOCATION "${_lorapp_gomp}")
+  set_property(TARGET lorapp::torch APPEND PROPERTY INTERFACE_LINK_LIBRARIES lorapp::gomp)
+endif()
+
 # A LibTorch whose own companions are missing (CUDA libraries beside a Python package) fails at every later link; say so now.
 if(NOT LORAPP_TORCH_LINKS)
   set(_lorapp_probe "${CMAKE_CURRENT_BINARY_DIR}/CMakeFiles/lorapp_torch_probe")

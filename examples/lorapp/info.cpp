@@ -10,7 +10,6 @@
 #include <lorapp/io/dtype.hpp>
 #include <lorapp/io/hub_download.hpp>
 
-#include <ATen/Parallel.h>
 #include <torch/headeronly/version.h>
 #include <CLI/CLI.hpp>
 
@@ -31,7 +30,7 @@ int run(const CommonOptions& options) {
                   {"isa", active_isa()},
                   {"isas", available_isas()},
                   {"compute_dtype", hf_dtype_name(resolve_compute_dtype({}, torch::kCPU))},
-                  {"threads", at::get_num_threads()},
+                  {"threads", kernel_threads()},
                   {"cores", std::thread::hardware_concurrency()},
                   {"cuda", cuda_available()},
                   {"hub", hub_download_available()},

@@ -8,6 +8,8 @@
 #include <lorapp/error.hpp>
 #include <lorapp/quant/backend.hpp>
 
+#include <ATen/Parallel.h>
+
 #include <atomic>
 
 namespace lorapp {
@@ -60,6 +62,14 @@ ScopedIsa::ScopedIsa(std::string_view name)
 
 ScopedIsa::~ScopedIsa() {
   kernels::set_active_table(static_cast<const kernels::KernelTable*>(previous_));
+}
+
+int kernel_threads() {
+#if defined(_OPENMP)
+  return at::get_num_threads();
+#else
+  return 1;
+#endif
 }
 
 bool cuda_available() { return kernels::cuda::compiled(); }

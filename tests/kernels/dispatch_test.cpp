@@ -7,6 +7,7 @@
 #include <lorapp/quant/ops.hpp>
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -68,6 +69,14 @@ TEST_SUITE("dispatch") {
     } else {
       CHECK(active_isa() == forced);
     }
+  }
+
+  TEST_CASE("kernels use LibTorch's threads, all of them") {
+#if defined(__GNUC__) && !defined(__clang__)
+    CHECK(kernel_threads() == at::get_num_threads());
+#else
+    CHECK(kernel_threads() == 1);
+#endif
   }
 
   TEST_CASE("an operation runs the kernels of the active table and of no other") {

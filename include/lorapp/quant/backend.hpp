@@ -31,6 +31,10 @@ class LORAPP_API ScopedIsa {
   const void* previous_;
 };
 
+/// Threads that the CPU kernels use: LibTorch's own (at::get_num_threads), or 1 where lorapp was
+/// built without LibTorch's OpenMP.
+LORAPP_API int kernel_threads();
+
 /// True if lorapp was built with CUDA kernels.
 LORAPP_API bool cuda_available();
 
