@@ -111,7 +111,9 @@ void rms_norm(const RmsNormArgs& args) {
       if (args.scale != nullptr) {
         float lane[kLanes];
         store(lane, scale);
-        args.scale[row] = lane[0];
+        // 0 where the squares are too large for f32: that row has no gradient, and must not seem
+        // to.
+        args.scale[row] = lane[0] == 0.0f ? from_bits(0x7fc00000u) : lane[0];
       }
       each_step(args.size, [&](std::int64_t i, auto there) {
         const Two value = both([&](Vec v, Vec w) { return mul(w, rounded(t, mul(v, scale))); },

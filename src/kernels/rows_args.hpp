@@ -17,7 +17,7 @@ struct RmsNormArgs {
   const void* weight;  // [size]
   float eps;
   void* y;       // [rows, size]
-  float* scale;  // [rows], or null
+  float* scale;  // [rows], or null: 1/rms for the backward pass, NaN where it is 0
 };
 
 /// dx = scale · (g - x̂ · mean(g · x̂)), g = dy · weight, x̂ = x · scale; dweight += Σ dy · rounded(x̂)

@@ -146,7 +146,7 @@ TEST_CASE("merge_pretrained: the folder computes what the adapter on its base co
     const LoadOptions load{.quant_config = kNf4};
     merge_pretrained(dir / "model", dir / "adapter", dir / "dequantized",
                      {.onto = MergeOnto::dequantized, .quant_config = kNf4});
-    CHECK(relative(logits(dir / "dequantized"), adapted(dir, load)) < 2e-6);
+    CHECK(relative(logits(dir / "dequantized"), adapted(dir, load)) < 5e-6);
   }
 }
 
