@@ -146,13 +146,18 @@ void expand_nested(const NestedExpandArgs& args) {
 }  // namespace
 }  // namespace lorapp::kernels
 
-// Defines the one exported symbol of an ISA file; after `features`, the groups below or nulls.
-#define LORAPP_DEFINE_KERNEL_TABLE(isa, features, ...)                                         \
-  const lorapp::kernels::KernelTable& lorapp::kernels::table_##isa() {                         \
-    static constexpr KernelTable kTable = {#isa,           features,         &calls,           \
-                                           &quantize_4bit, &dequantize_4bit, &quantize_nested, \
-                                           &expand_nested, __VA_ARGS__};                       \
-    return kTable;                                                                             \
+// Defines the one exported symbol of an ISA file; after `features`, the groups
+// below that it has.
+#define LORAPP_DEFINE_KERNEL_TABLE(isa, features, ...)                                 \
+  const lorapp::kernels::KernelTable& lorapp::kernels::table_##isa() {                 \
+    static constexpr KernelTable kTable = {#isa,                                       \
+                                           features,                                   \
+                                           &calls,                                     \
+                                           &quantize_4bit,                             \
+                                           &dequantize_4bit,                           \
+                                           &quantize_nested,                           \
+                                           &expand_nested __VA_OPT__(, ) __VA_ARGS__}; \
+    return kTable;                                                                     \
   }
 #define LORAPP_PRODUCTS &product_shape, &pack_rows, &product, &vector_product
 #define LORAPP_ROWS                                                                          \

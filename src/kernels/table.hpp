@@ -105,25 +105,25 @@ struct KernelTable {
   void (*expand_nested)(const NestedExpandArgs&);
 
   // The four products belong together: an operand that one table has packed, it alone reads.
-  ProductShape (*product_shape)(Float round);
-  void (*pack_rows)(const PackRowsArgs&);
-  void (*product)(const ProductArgs&);
-  void (*vector_product)(const VectorProductArgs&);
+  ProductShape (*product_shape)(Float round) = nullptr;
+  void (*pack_rows)(const PackRowsArgs&) = nullptr;
+  void (*product)(const ProductArgs&) = nullptr;
+  void (*vector_product)(const VectorProductArgs&) = nullptr;
 
   // Rows and flat buffers (rows_args.hpp).
-  void (*rms_norm)(const RmsNormArgs&);
-  void (*rms_norm_backward)(const RmsNormBackwardArgs&);
-  void (*rotate)(const RotateArgs&);
-  void (*swiglu)(const SwiGluArgs&);
-  void (*swiglu_backward)(const SwiGluBackwardArgs&);
-  void (*cross_entropy)(const CrossEntropyArgs&);
-  void (*adamw)(const AdamWArgs&);
-  double (*sum_of_squares)(const float* x, std::int64_t n);
-  void (*dropout)(const DropoutArgs&);
+  void (*rms_norm)(const RmsNormArgs&) = nullptr;
+  void (*rms_norm_backward)(const RmsNormBackwardArgs&) = nullptr;
+  void (*rotate)(const RotateArgs&) = nullptr;
+  void (*swiglu)(const SwiGluArgs&) = nullptr;
+  void (*swiglu_backward)(const SwiGluBackwardArgs&) = nullptr;
+  void (*cross_entropy)(const CrossEntropyArgs&) = nullptr;
+  void (*adamw)(const AdamWArgs&) = nullptr;
+  double (*sum_of_squares)(const float* x, std::int64_t n) = nullptr;
+  void (*dropout)(const DropoutArgs&) = nullptr;
   // attention_args.hpp. The first two return the pairs of a row and a key that they computed.
-  std::int64_t (*attention_forward)(const AttentionForwardArgs&);
-  std::int64_t (*attention_backward)(const AttentionBackwardArgs&);
-  void (*attention_decode)(const AttentionDecodeArgs&);
+  std::int64_t (*attention_forward)(const AttentionForwardArgs&) = nullptr;
+  std::int64_t (*attention_backward)(const AttentionBackwardArgs&) = nullptr;
+  void (*attention_decode)(const AttentionDecodeArgs&) = nullptr;
 };
 
 const KernelTable& table_scalar();

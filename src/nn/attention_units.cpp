@@ -76,19 +76,23 @@ void run_units(std::vector<Unit> units, std::int64_t work_of_pair, std::int64_t 
   });
 }
 
+// The heads of one group in the rows from `begin`, of which there are `length` queries; all keys of
+// a cache, [kv_heads, L, d], or as many as queries.
 AttentionGroup group_of(const at::Tensor& q,
                         const at::Tensor& k,
                         const at::Tensor& v,
-                        std::int64_t kv_heads,
-                        const Unit& unit,
+                        bool cached,
+                        std::int64_t begin,
+                        std::int64_t length,
+                        std::int64_t head,
                         std::int64_t window) {
-  const std::int64_t heads = q.size(1) / kv_heads, size = q.size(2);
+  const std::int64_t heads = q.size(1) / k.size(cached ? 0 : 1), size = q.size(2);
   return {.type = float_type(q.scalar_type()),
-          .q = rows_of(q, unit.begin, unit.head * heads, false),
-          .k = rows_of(k, unit.begin, unit.head, false),
-          .v = rows_of(v, unit.begin, unit.head, false),
-          .queries = unit.length,
-          .keys = unit.length,
+          .q = rows_of(q, begin, head * heads, false),
+          .k = rows_of(k, begin, head, cached),
+          .v = rows_of(v, begin, head, cached),
+          .queries = length,
+          .keys = cached ? k.size(1) : length,
           .heads = heads,
           .head_size = size,
           .window = window,
@@ -106,8 +110,7 @@ bool attention_kernels_apply(const at::Tensor& q,
   const auto same = [&](const at::Tensor& x) {
     return x.device().is_cpu() && x.scalar_type() == dtype && x.size(2) == size;
   };
-  return q.device().is_cpu() && same(k) && same(v) &&
-         (dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kHalf) && size % 8 == 0 &&
+  return q.device().is_cpu() && same(k) && same(v) && has_float_type(dtype) && size % 8 == 0 &&
          size > 0 && size <= kernels::kMaxHeadSize && kv_heads > 0 && heads % kv_heads == 0 &&
          heads / kv_heads <= kernels::kMaxGroup;
 }
@@ -138,7 +141,7 @@ PackedAttention packed_attention_forward(const at::Tensor& given_q,
   run_units(
       std::move(units), 2 * size, kernels::kForwardSpace, [&](const Unit& unit, float* space) {
         pairs += kernel_table().attention_forward(
-            {.group = group_of(q, k, v, k.size(1), unit, window),
+            {.group = group_of(q, k, v, false, unit.begin, unit.length, unit.head, window),
              .first = unit.first,
              .last = unit.last,
              .out = rows_of(result.out, unit.begin, unit.head * group, false),
@@ -178,7 +181,7 @@ AttentionGradients packed_attention_backward(const at::Tensor& given_q,
   run_units(std::move(units), 5 * size, kernels::kBackwardSpace + sums,
             [&](const Unit& unit, float* space) {
               pairs += kernel_table().attention_backward(
-                  {.group = group_of(q, k, v, k.size(1), unit, window),
+                  {.group = group_of(q, k, v, false, unit.begin, unit.length, unit.head, window),
                    .out = rows_of(forward.out, unit.begin, unit.head * group, false),
                    .dout = rows_of(dout, unit.begin, unit.head * group, false),
                    .log_sum = forward.log_sum.const_data_ptr<float>() + unit.begin * heads +
@@ -241,23 +244,13 @@ at::Tensor decode(const at::Tensor& q,
               part.out.resize(static_cast<std::size_t>(group * size));
               part.maximum.resize(static_cast<std::size_t>(group));
               part.sum.resize(static_cast<std::size_t>(group));
-              kernel_table().attention_decode(
-                  {.group = {.type = float_type(q.scalar_type()),
-                             .q = rows_of(q, 0, unit.head * group, false),
-                             .k = rows_of(k, 0, unit.head, true),
-                             .v = rows_of(v, 0, unit.head, true),
-                             .queries = 1,
-                             .keys = length,
-                             .heads = group,
-                             .head_size = size,
-                             .window = 0,
-                             .scale = static_cast<float>(1 / std::sqrt(static_cast<double>(size)))},
-                   .first = unit.first,
-                   .last = unit.last,
-                   .out = part.out.data(),
-                   .maximum = part.maximum.data(),
-                   .sum = part.sum.data(),
-                   .space = space});
+              kernel_table().attention_decode({.group = group_of(q, k, v, true, 0, 1, unit.head, 0),
+                                               .first = unit.first,
+                                               .last = unit.last,
+                                               .out = part.out.data(),
+                                               .maximum = part.maximum.data(),
+                                               .sum = part.sum.data(),
+                                               .space = space});
             });
   const at::Tensor out = at::empty({1, heads, size}, q.options().dtype(at::kFloat));
   for (std::int64_t head = 0; head < kv_heads; ++head) {
@@ -291,12 +284,8 @@ at::Tensor cached_attention_forward(const at::Tensor& given_q,
   const at::Tensor log_sum = at::empty({queries, heads}, q.options().dtype(at::kFloat));
   run_units(std::move(units), 2 * size, kernels::kForwardSpace,
             [&](const Unit& unit, float* space) {
-              AttentionGroup all = group_of(q, k, v, kv_heads, unit, window);
-              all.k = rows_of(k, 0, unit.head, true);
-              all.v = rows_of(v, 0, unit.head, true);
-              all.keys = past + queries;
               kernel_table().attention_forward(
-                  {.group = all,
+                  {.group = group_of(q, k, v, true, 0, queries, unit.head, window),
                    .first = unit.first,
                    .last = unit.last,
                    .out = rows_of(out, 0, unit.head * group, false),

@@ -4,6 +4,7 @@
 #include <lorapp/nn/packed_attention.hpp>
 
 #include "nn/attention_units.hpp"
+#include "quant/second_derivatives.hpp"
 
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -35,9 +36,7 @@ class PackedAttentionFn : public torch::autograd::Function<PackedAttentionFn> {
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
-    LORAPP_CHECK(!grads[0].requires_grad(), kOp,
-                 "second derivatives are not supported: the gradient of attention was itself asked "
-                 "to be differentiable (create_graph)");
+    detail::refuse_second_derivatives(kOp);
     const variable_list saved = context->get_saved_variables();
     const torch::Tensor &q = saved[0], &k = saved[1], &v = saved[2];
     at::NoGradGuard no_grad;

@@ -4,13 +4,11 @@
 
 #include "quant/backend.hpp"
 #include "quant/float_type.hpp"
-
-#include <lorapp/error.hpp>
+#include "quant/second_derivatives.hpp"
 
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty_like.h>
-#include <c10/core/GradMode.h>
 
 #include <algorithm>
 #include <cstddef>
@@ -20,9 +18,7 @@ namespace lorapp::detail {
 
 /// True for a plain tensor on the CPU of a type that kernels compute; strides are not looked at.
 inline bool has_row_kernel(const at::Tensor& x) {
-  const at::ScalarType type = x.scalar_type();
-  return x.is_cpu() && x.layout() == at::kStrided &&
-         (type == at::kFloat || type == at::kBFloat16 || type == at::kHalf);
+  return x.is_cpu() && x.layout() == at::kStrided && has_float_type(x.scalar_type());
 }
 
 /// f(first, last) for ranges of `rows` rows of `size` elements, from several threads.
@@ -49,13 +45,6 @@ inline at::Tensor gradient_like(const at::Tensor& x, const at::Tensor& dy) {
   const bool is_free = dy.use_count() == 1 && dy.storage().use_count() == 1 && dy.is_contiguous() &&
                        dy.sizes() == x.sizes() && dy.scalar_type() == x.scalar_type();
   return is_free ? dy : at::empty_like(x, at::MemoryFormat::Contiguous);
-}
-
-/// To be called by a backward pass whose gradients are made by a kernel.
-inline void refuse_second_derivatives(const char* op) {
-  LORAPP_CHECK(!at::GradMode::is_enabled(), op,
-               "second derivatives are not supported: the gradient was itself asked to be "
-               "differentiable (create_graph)");
 }
 
 }  // namespace lorapp::detail

@@ -2,6 +2,8 @@
 // Private to src/quant.
 #pragma once
 
+#include "quant/float_type.hpp"
+
 #include <c10/core/ScalarType.h>
 
 #include <cstdint>
@@ -14,9 +16,7 @@ inline bool is_valid_blocksize(std::int64_t n) {
 }
 
 /// The dtypes of weights that can be quantized, and that a quantized weight can stand for.
-inline bool is_quantizable(at::ScalarType dtype) {
-  return dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kHalf;
-}
+inline bool is_quantizable(at::ScalarType dtype) { return has_float_type(dtype); }
 
 /// The dtypes that products are computed in, and that weights are dequantized to.
 inline bool is_compute_dtype(at::ScalarType dtype) {

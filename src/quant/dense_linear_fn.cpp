@@ -1,9 +1,9 @@
 // linear_dense: a dense linear layer by the products of 4-bit ones.
-#include <lorapp/error.hpp>
 #include <lorapp/quant/ops.hpp>
 
-#include "quant/checks.hpp"
+#include "quant/float_type.hpp"
 #include "quant/products.hpp"
+#include "quant/second_derivatives.hpp"
 
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -20,7 +20,7 @@ bool kernels_apply(const at::Tensor& x,
                    const std::optional<at::Tensor>& bias) {
   return x.is_cpu() && weight.is_cpu() && weight.dim() == 2 && weight.stride(1) == 1 &&
          weight.numel() > 0 && x.dim() >= 1 && x.size(-1) == weight.size(1) &&
-         detail::is_quantizable(x.scalar_type()) && x.scalar_type() == weight.scalar_type() &&
+         detail::has_float_type(x.scalar_type()) && x.scalar_type() == weight.scalar_type() &&
          (!bias || (bias->is_cpu() && bias->dim() == 1 && bias->size(0) == weight.size(0) &&
                     bias->scalar_type() == x.scalar_type()));
 }
@@ -40,9 +40,7 @@ class DenseLinearFn : public torch::autograd::Function<DenseLinearFn> {
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     const at::Tensor& dy = grads[0];
-    LORAPP_CHECK(!dy.requires_grad(), "linear_dense",
-                 "second derivatives are not supported: the gradient of a linear layer was itself "
-                 "asked to be differentiable (create_graph)");
+    detail::refuse_second_derivatives("linear_dense");
     const variable_list saved = context->get_saved_variables();
     const at::Tensor& weight = saved[1];
     at::NoGradGuard no_grad;

@@ -6,6 +6,7 @@
 #include "quant/checks.hpp"
 #include "quant/packed_codes.hpp"
 #include "quant/products.hpp"
+#include "quant/second_derivatives.hpp"
 
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -80,6 +81,8 @@ class Nf4LinearFn : public torch::autograd::Function<Nf4LinearFn> {
                  "asked to be differentiable (create_graph)");
     const auto holder = context->saved_data["saved"].toCapsule();
     const auto& saved = static_cast<const Saved&>(*holder);
+    // Without the term dx depends on dy alone; with it, on what trains as well.
+    if (saved.scale) detail::refuse_second_derivatives(kOp);
     at::NoGradGuard no_grad;
     // The context counts only the tensors that were given.
     std::size_t next = 1;

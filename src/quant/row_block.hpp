@@ -40,8 +40,6 @@ class RowBlock {
   /// their operands to `round`. The work is split over torch's threads.
   RowBlock(const at::Tensor& x, std::int64_t padded_depth, kernels::Float round);
 
-  std::int64_t rows() const noexcept { return rows_; }
-
   /// This block, where it can stand for one of Float::f32 (its elements are in f32, and rounding
   /// them changed nothing), else a new one of `x`.
   RowBlock as_f32(const at::Tensor& x) const;

@@ -7,21 +7,4 @@ namespace lorapp::kernels {
 const KernelTable& table_avx512_emulated();
 }
 
-LORAPP_DEFINE_KERNEL_TABLE(avx512_emulated,
-                           0,
-                           nullptr,
-                           nullptr,
-                           nullptr,
-                           nullptr,
-                           nullptr,
-                           nullptr,
-                           nullptr,
-                           nullptr,
-                           nullptr,
-                           nullptr,
-                           nullptr,
-                           nullptr,
-                           nullptr,
-                           nullptr,
-                           nullptr,
-                           nullptr)
+LORAPP_DEFINE_KERNEL_TABLE(avx512_emulated, 0)
