@@ -6,6 +6,10 @@
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
 #endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace lorapp::kernels {
 
@@ -16,6 +20,16 @@ std::uint64_t xcr0() noexcept {
   std::uint32_t low = 0, high = 0;
   __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   return (static_cast<std::uint64_t>(high) << 32) | low;
+}
+
+// Linux gives a process tile registers when it asks for them, and from then on all its threads.
+bool allowed_to_use_tiles() noexcept {
+#if defined(__linux__) && defined(SYS_arch_prctl)
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM
+  return ::syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
 }
 
 constexpr bool bit(std::uint32_t word, int index) { return (word >> index & 1u) != 0; }
@@ -39,7 +53,7 @@ std::uint32_t read_features() noexcept {
   if (zmm && bit(b, 17)) found |= kAvx512dq;
   if (zmm && bit(b, 30)) found |= kAvx512bw;
   if (zmm && bit(b, 31)) found |= kAvx512vl;
-  if (tiles && bit(d, 22)) found |= kAmxBf16;
+  if (tiles && bit(d, 22) && bit(d, 24) && allowed_to_use_tiles()) found |= kAmxBf16;
   if (a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && zmm && bit(a, 5))
     found |= kAvx512bf16;
   return found;

@@ -10,13 +10,16 @@ namespace lorapp::kernels {
 namespace {
 
 struct Tables {
-  KernelTable items[4];
+  KernelTable items[5];
   int count = 0;
 
   void add(const KernelTable& table) noexcept { items[count++] = table; }
 
   Tables() noexcept {
     // Best first. LORAPP_HAS_… come from the build: the sets that the compiler has.
+#if defined(LORAPP_HAS_AMX)
+    add(table_amx());
+#endif
 #if defined(LORAPP_HAS_AVX512BF16)
     add(table_avx512bf16());
 #endif

@@ -48,9 +48,38 @@ TileFn tile_of_height(std::int64_t rows) {
   }
 }
 
+// The tiles of a product, multiplied in vector registers.
+template <class Mode>
+class RegisterTiles {
+ public:
+  explicit RegisterTiles(std::int64_t height) : tile_(tile_of_height<Mode>(height)) {}
+  void operator()(const std::uint32_t* a,
+                  const std::uint32_t* block,
+                  std::int64_t words,
+                  float* sums,
+                  bool add_to_sums) const {
+    tile_(a, block, words, sums, add_to_sums);
+  }
+
+ private:
+  TileFn tile_;
+};
+
+// A mode may bring its own.
+template <class Mode>
+struct TilesOf {
+  using Type = RegisterTiles<Mode>;
+};
+template <class Mode>
+requires requires { typename Mode::Tiles; }
+struct TilesOf<Mode> {
+  using Type = typename Mode::Tiles;
+};
+
 // Adds A₂ · B₂ to the sums of one tile of columns.
-void add_low_rank(const ProductArgs& args, RowTiles tiles, std::int64_t column, float* sums) {
-  const TileFn tile = tile_of_height<Singles>(tiles.height);
+void add_low_rank(const ProductArgs& args, std::int64_t column, float* sums) {
+  const RowTiles tiles = row_tiles(args.rows, Singles::kMostRows);
+  const RegisterTiles<Singles> multiply(tiles.height);
   const std::int64_t columns = args.end - column < kTileColumns ? args.end - column : kTileColumns;
   for (std::int64_t k = 0; k < args.rank; k += kDepthWords) {
     const std::int64_t words = k + kDepthWords < args.rank ? kDepthWords : args.rank - k;
@@ -64,7 +93,7 @@ void add_low_rank(const ProductArgs& args, RowTiles tiles, std::int64_t column, 
     const std::uint32_t* a = args.a2 + k * tiles.tiles * tiles.height;
     const std::int64_t size = tiles.height * kTileColumns;
     for (std::int64_t t = 0; t < tiles.tiles; ++t) {
-      tile(a + t * kDepthWords * tiles.height, args.block, words, sums + t * size, true);
+      multiply(a + t * kDepthWords * tiles.height, args.block, words, sums + t * size, true);
     }
   }
 }
@@ -107,13 +136,20 @@ std::int64_t depth_of(const ProductArgs& args) {
   return args.transposed ? args.dense->rows : args.dense->columns;
 }
 
+template <class Mode>
+constexpr ProductShape shape_of() {
+  return {Mode::kMostRows, Singles::kMostRows, kTileColumns, Mode::kElements, Mode::kStepWords};
+}
+
 template <class Mode, class R>
 void run_product(const ProductArgs& args) {
-  const RowTiles tiles = row_tiles(args.rows, kTileRows);
-  const TileFn tile = tile_of_height<Mode>(tiles.height);
+  constexpr ProductShape kShape = shape_of<Mode>();
+  const RowTiles tiles = row_tiles(args.rows, kShape.tile_rows);
+  const typename TilesOf<Mode>::Type multiply(tiles.height);
   const DecodeFn fill = source_of<Mode, R>(args);
   const std::int64_t depth = depth_of(args);
   const std::int64_t tile_sums = tiles.height * kTileColumns;
+  const std::int64_t column_sums = sum_rows(kShape, args.rows) * kTileColumns;
   constexpr std::int64_t kBlock = kDepthWords * Mode::kElements;
 
   for (std::int64_t begin = args.begin; begin < args.end; begin += args.sum_columns) {
@@ -122,40 +158,47 @@ void run_product(const ProductArgs& args) {
     const std::uint32_t* a = args.a;
     for (std::int64_t k = 0; k < depth; k += kBlock) {
       const std::int64_t block_depth = k + kBlock < depth ? kBlock : depth - k;
-      const std::int64_t words = (block_depth + Mode::kElements - 1) / Mode::kElements;
+      const std::int64_t filled = (block_depth + Mode::kElements - 1) / Mode::kElements;
+      const std::int64_t words =
+          (filled + kShape.step_words - 1) / kShape.step_words * kShape.step_words;
       float* sums = args.sums;
-      for (std::int64_t c = begin; c < end; c += kTileColumns, sums += tiles.tiles * tile_sums) {
+      for (std::int64_t c = begin; c < end; c += kTileColumns, sums += column_sums) {
         fill(args, c, k, block_depth, args.block);
+        for (std::int64_t i = filled * kTileColumns; i < words * kTileColumns; ++i) {
+          args.block[i] = 0;
+        }
         for (std::int64_t t = 0; t < tiles.tiles; ++t) {
-          tile(a + t * tiles.height * kDepthWords, args.block, words, sums + t * tile_sums, k > 0);
+          multiply(a + t * tiles.height * kDepthWords, args.block, words, sums + t * tile_sums,
+                   k > 0);
         }
       }
       a += tiles.tiles * tiles.height * kDepthWords;
     }
     float* sums = args.sums;
-    for (std::int64_t c = begin; c < end; c += kTileColumns, sums += tiles.tiles * tile_sums) {
-      if (args.a2 != nullptr) add_low_rank(args, tiles, c, sums);
+    for (std::int64_t c = begin; c < end; c += kTileColumns, sums += column_sums) {
+      if (args.a2 != nullptr) add_low_rank(args, c, sums);
       finish_columns<R>(args, sums, c);
     }
   }
 }
 
 template <class T, class R>
-void pack_rows(const PackRowsArgs& args, std::int64_t elements) {
-  const RowTiles tiles = row_tiles(args.rows, kTileRows);
-  const std::int64_t block_elements = kDepthWords * elements;
+void pack_rows(const PackRowsArgs& args, const ProductShape& shape) {
+  const RowTiles tiles = row_tiles(args.rows, shape.tile_rows);
+  const std::int64_t block_elements = kDepthWords * shape.word_elements;
+  const std::int64_t step = shape.step_words * shape.word_elements;
+  const std::int64_t depth = (args.padded_depth + step - 1) / step * step;
   // In pairs a word is two bf16, else one f32.
   const auto put = [&](std::uint32_t* out, std::int64_t i, Vec x) {
-    if (elements == 2) {
+    if (shape.word_elements == 2) {
       store_as(Bf16(), reinterpret_cast<std::uint16_t*>(out) + i, x);
     } else {
       store(reinterpret_cast<float*>(out) + i, round_any<R>(x));
     }
   };
   std::uint32_t* block = args.out;
-  for (std::int64_t k = 0; k < args.padded_depth; k += block_elements) {
-    const std::int64_t end =
-        k + block_elements < args.padded_depth ? k + block_elements : args.padded_depth;
+  for (std::int64_t k = 0; k < depth; k += block_elements) {
+    const std::int64_t end = k + block_elements < depth ? k + block_elements : depth;
     for (std::int64_t row = args.first_tile * tiles.height; row < args.last_tile * tiles.height;
          ++row) {
       const auto* x = static_cast<const typename T::Storage*>(args.x) + row * args.stride;
@@ -169,31 +212,31 @@ void pack_rows(const PackRowsArgs& args, std::int64_t elements) {
 }
 
 template <class T>
-void pack_rows(const PackRowsArgs& args, std::int64_t elements) {
+void pack_rows(const PackRowsArgs& args, const ProductShape& shape) {
   switch (args.round) {
     case Float::f32:
-      return pack_rows<T, F32>(args, elements);
+      return pack_rows<T, F32>(args, shape);
     case Float::bf16:
-      return pack_rows<T, Bf16>(args, elements);
+      return pack_rows<T, Bf16>(args, shape);
     case Float::f16:
-      return pack_rows<T, F16>(args, elements);
+      return pack_rows<T, F16>(args, shape);
   }
 }
 
 ProductShape product_shape(Float round) {
-  return {kTileRows, kTileColumns, round == Float::bf16 ? NativeBf16::kElements : 1};
+  return round == Float::bf16 ? shape_of<NativeBf16>() : shape_of<Singles>();
 }
 
 void pack_rows(const PackRowsArgs& args) {
   count_call();
-  const std::int64_t elements = product_shape(args.round).word_elements;
+  const ProductShape shape = product_shape(args.round);
   switch (args.x_type) {
     case Float::f32:
-      return pack_rows<F32>(args, elements);
+      return pack_rows<F32>(args, shape);
     case Float::bf16:
-      return pack_rows<Bf16>(args, elements);
+      return pack_rows<Bf16>(args, shape);
     case Float::f16:
-      return pack_rows<F16>(args, elements);
+      return pack_rows<F16>(args, shape);
   }
 }
 

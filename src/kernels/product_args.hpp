@@ -12,12 +12,15 @@ namespace lorapp::kernels {
 inline constexpr std::int64_t kDepthWords = 192;
 
 /// How the products of an instruction set cut their operands: left operands into tiles of at most
-/// `tile_rows` rows, columns into tiles of `tile_columns`; `word_elements` of the summed dimension
-/// are in a word.
+/// `tile_rows` rows, those of Float::f32, as low-rank terms are, into tiles of `f32_tile_rows`;
+/// columns into tiles of `tile_columns`. `word_elements` of the summed dimension are in a word, and
+/// words are multiplied `step_words` at a time: pack_rows pads with zeros to whole steps.
 struct ProductShape {
   std::int64_t tile_rows;
+  std::int64_t f32_tile_rows;
   std::int64_t tile_columns;
   std::int64_t word_elements;
+  std::int64_t step_words;
 };
 
 /// The number of blocks of a summed dimension.
@@ -36,6 +39,14 @@ struct RowTiles {
 LORAPP_HD RowTiles row_tiles(std::int64_t rows, std::int64_t most) {
   const std::int64_t tiles = (rows + most - 1) / most;
   return {tiles, tiles > 0 ? (rows + tiles - 1) / tiles : 0};
+}
+
+/// Rows of sums that a product of `rows` rows needs: of its tiles and of its low-rank term's.
+LORAPP_HD std::int64_t sum_rows(const ProductShape& shape, std::int64_t rows) {
+  const RowTiles own = row_tiles(rows, shape.tile_rows);
+  const RowTiles f32 = row_tiles(rows, shape.f32_tile_rows);
+  const std::int64_t padded = own.tiles * own.height, f32_padded = f32.tiles * f32.height;
+  return padded < f32_padded ? f32_padded : padded;
 }
 
 /// Rows of x into tiles: out[block][tile][row of the tile][word of the block]. Rows beyond the last
@@ -84,7 +95,7 @@ struct ProductArgs {
   Float y_type;
   std::int64_t y_stride;
   std::uint32_t* block;      // [kDepthWords · tile_columns], aligned to 64 bytes
-  float* sums;               // [tiles · height · sum_columns], aligned to 64 bytes
+  float* sums;               // [sum_rows · sum_columns], aligned to 64 bytes
   std::int64_t sum_columns;  // columns that are summed at a time, a multiple of tile_columns
 };
 

@@ -130,5 +130,6 @@ const KernelTable& table_scalar();
 const KernelTable& table_avx2();
 const KernelTable& table_avx512();
 const KernelTable& table_avx512bf16();
+const KernelTable& table_amx();
 
 }  // namespace lorapp::kernels

@@ -138,15 +138,24 @@ struct Lookup {
   __m512 table;
 };
 
-#if defined(__AVX512BF16__)
+#if defined(LORAPP_TILES) || defined(__AVX512BF16__)
+/// Two values rounded to bf16, whose lower halves are zero, in a word.
+Words bf16_pair(Vec first, Vec second) {
+  return _mm512_or_si512(_mm512_srli_epi32(words_of(first), 16), words_of(second));
+}
+#endif
+
+#if defined(LORAPP_TILES)
+// kernels/tiles_amx.hpp
+constexpr bool kHasPairs = true;
+#elif defined(__AVX512BF16__)
 /// A mode of product.inl: two bf16 a word. Products of bf16 are exact in f32; a pair of them is
 /// added to the sum without rounding between (VDPBF16PS). Subnormal operands count as zero.
 struct Pairs {
   static constexpr int kElements = 2;
-  /// Of values rounded to bf16, whose lower halves are zero.
-  static Words pack(Vec first, Vec second) {
-    return _mm512_or_si512(_mm512_srli_epi32(words_of(first), 16), words_of(second));
-  }
+  static constexpr int kMostRows = kTileRows;
+  static constexpr int kStepWords = 1;
+  static Words pack(Vec first, Vec second) { return bf16_pair(first, second); }
   static Vec multiply_add(const std::uint32_t* a, Words b, Vec sum) {
     const Words factor = _mm512_set1_epi32(static_cast<int>(*a));
     return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(factor), reinterpret_cast<__m512bh>(b));

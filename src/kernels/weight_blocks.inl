@@ -11,9 +11,12 @@ namespace {
 
 constexpr int kTileColumns = kLanes * kTileVectors;
 
-// A mode says what a word of the operands holds. Singles: one f32, whatever it was rounded to.
+// A mode says what a word of the operands holds, and how they are multiplied (ProductShape).
+// Singles: one f32, whatever it was rounded to.
 struct Singles {
   static constexpr int kElements = 1;  // of the summed dimension
+  static constexpr int kMostRows = kTileRows;
+  static constexpr int kStepWords = 1;
   static Words pack(Vec first, Vec) { return words_of(first); }
   static Vec multiply_add(const std::uint32_t* a, Words b, Vec sum) {
     return fma(splat_word(a), vec_of(b), sum);

@@ -97,14 +97,13 @@ void RowBlock::multiply(const ProductWeight& w,
                         const LowRankTerm* low_rank) const {
   const auto& table = kernel_table();
   const kernels::ProductShape shape = table.product_shape(round_);
-  const auto tiles = kernels::row_tiles(rows_, shape.tile_rows);
   const std::int64_t columns = y.size(1);
   const std::int64_t column_tiles = (columns + shape.tile_columns - 1) / shape.tile_columns;
   at::parallel_for(
       0, column_tiles, grain_for(rows_ * depth_ * shape.tile_columns),
       [&](std::int64_t begin, std::int64_t end) {
         const ScratchBuffer block(kernels::kDepthWords * shape.tile_columns * 4);
-        const ScratchBuffer sums(tiles.tiles * tiles.height * kSumColumns * 4);
+        const ScratchBuffer sums(kernels::sum_rows(shape, rows_) * kSumColumns * 4);
         table.product({
             .a = packed_->as<std::uint32_t>(),
             .rows = rows_,

@@ -88,7 +88,7 @@ void check_product(const kernels::KernelTable& table,
   const std::int64_t tile_words = tiles.tiles * tiles.height * kernels::kDepthWords;
   const AlignedBuffer a(kernels::depth_blocks(shape, padded) * tile_words * 4);
   const AlignedBuffer block(kernels::kDepthWords * shape.tile_columns * 4);
-  const AlignedBuffer sums(tiles.tiles * tiles.height * shape.tile_columns * 4);
+  const AlignedBuffer sums(kernels::sum_rows(shape, rows) * shape.tile_columns * 4);
   std::vector<float> y(static_cast<std::size_t>(rows * columns), std::nanf(""));
   table.pack_rows({x.data(), Float::f32, depth, rows, depth, padded, round, 0, tiles.tiles,
                    a.as<std::uint32_t>()});

@@ -18,7 +18,23 @@
 #include <vector>
 
 namespace lorapp::kernels {
+#if defined(LORAPP_TEST_HAS_TILES)
+const KernelTable& table_amx_emulated();
+#endif
+
 namespace {
+
+// The tables that can run here, and that of AMX with tile registers in plain C++.
+std::vector<const KernelTable*> tables_under_test() {
+  std::vector<const KernelTable*> tables;
+  for (const KernelTable& table : compiled_tables()) {
+    if (can_run(table)) tables.push_back(&table);
+  }
+#if defined(LORAPP_TEST_HAS_TILES)
+  if (can_run(table_amx_emulated())) tables.push_back(&table_amx_emulated());
+#endif
+  return tables;
+}
 
 constexpr Float kTypes[] = {Float::f32, Float::bf16, Float::f16};
 
@@ -139,12 +155,11 @@ double worst_error(
   const std::vector<float> x = normal(rows * depth, 2), bias = normal(columns, 3);
   const std::vector<float> low = normal(rows * kRank, 4), b2 = normal(kRank * columns, 5);
   const ProductShape shape = table.product_shape(round);
-  const RowTiles tiles = row_tiles(rows, shape.tile_rows);
   const auto a = packed_rows(table, x, rows, padded, round);
   const auto a2 = packed_rows(table, low, rows, kRank, Float::f32);
   const std::int64_t sum_columns = 2 * shape.tile_columns;
   const auto block = aligned<std::uint32_t>(kDepthWords * shape.tile_columns);
-  const auto sums = aligned<float>(tiles.tiles * tiles.height * sum_columns);
+  const auto sums = aligned<float>(sum_rows(shape, rows) * sum_columns);
   std::vector<float> y(static_cast<std::size_t>(rows * columns), std::nanf(""));
   // Two ranges of columns, as two threads would take.
   const std::int64_t middle = columns / shape.tile_columns / 2 * shape.tile_columns;
@@ -235,15 +250,15 @@ TEST_SUITE("product") {
   }
 
   TEST_CASE("every table multiplies as sums in double do, both ways, with every rounding") {
-    for (const KernelTable& table : compiled_tables()) {
-      if (!can_run(table)) continue;
+    for (const KernelTable* each : tables_under_test()) {
+      const KernelTable& table = *each;
       for (const Shape shape : kShapes) {
         for (const Float via : kTypes) {
           for (const bool nested : {false, true}) {
             const Weight weight(shape, via, nested, 7);
             for (const Float round : kTypes) {
               for (const bool transposed : {false, true}) {
-                for (const std::int64_t rows : {1, 7, 12, 25}) {
+                for (const std::int64_t rows : {1, 7, 12, 37}) {
                   INFO(table.name, " ", shape.rows, "x", shape.columns, " via ",
                        static_cast<int>(via), " round ", static_cast<int>(round), " nested ",
                        nested, " transposed ", transposed, " rows ", rows);
@@ -261,8 +276,8 @@ TEST_SUITE("product") {
 
   TEST_CASE("every table multiplies with dense matrices, of any type, size and distance of rows") {
     constexpr std::int64_t kGap = 3;
-    for (const KernelTable& table : compiled_tables()) {
-      if (!can_run(table)) continue;
+    for (const KernelTable* each : tables_under_test()) {
+      const KernelTable& table = *each;
       for (const auto& [rows, columns] : {std::pair<std::int64_t, std::int64_t>{1, 1},
                                           {5, 3},
                                           {16, 32},
@@ -307,8 +322,8 @@ TEST_SUITE("product") {
   }
 
   TEST_CASE("every table multiplies up to four rows without packing them") {
-    for (const KernelTable& table : compiled_tables()) {
-      if (!can_run(table)) continue;
+    for (const KernelTable* each : tables_under_test()) {
+      const KernelTable& table = *each;
       for (const Shape shape : kShapes) {
         for (const bool nested : {false, true}) {
           const Weight weight(shape, Float::f32, nested, 8);
@@ -324,8 +339,8 @@ TEST_SUITE("product") {
 
   TEST_CASE("a NaN or an infinity in a row of x reaches that row of y and no other") {
     const Weight weight({50, 640, 64}, Float::bf16, false, 9);
-    for (const KernelTable& table : compiled_tables()) {
-      if (!can_run(table)) continue;
+    for (const KernelTable* each : tables_under_test()) {
+      const KernelTable& table = *each;
       for (const float bad : {std::nanf(""), std::numeric_limits<float>::infinity()}) {
         constexpr std::int64_t kRows = 13;
         std::vector<float> x = normal(kRows * 640, 2);

@@ -121,7 +121,7 @@ void product(const KernelTable& table, Data& data) {
       array<std::uint32_t>(depth_blocks(shape, depth) * tiles.tiles * tiles.height * kDepthWords);
   const std::int64_t sum_columns = 4 * shape.tile_columns;
   const auto block = array<std::uint32_t>(kDepthWords * shape.tile_columns);
-  const auto sums = array<float>(tiles.tiles * tiles.height * sum_columns);
+  const auto sums = array<float>(sum_rows(shape, kTokens) * sum_columns);
   PackRowsArgs rows{};
   rows.x = data.x.get();
   rows.x_type = Float::f32;

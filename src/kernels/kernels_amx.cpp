@@ -1,0 +1,18 @@
+// The AVX-512 table on CPUs with tile registers: products of bf16 are taken there.
+#define LORAPP_TILES
+#include "kernels/vec_avx512.hpp"
+
+#include "kernels/tiles_amx.hpp"
+
+#include "kernels/kernels.inl"
+
+#include "kernels/attention_decode.inl"
+#include "kernels/rows_flat.inl"
+#include "kernels/vector_product.inl"
+
+LORAPP_DEFINE_KERNEL_TABLE(amx,
+                           kAvx2 | kFma | kF16c | kAvx512f | kAvx512bw | kAvx512vl | kAvx512dq |
+                               kAmxBf16,
+                           LORAPP_PRODUCTS,
+                           LORAPP_ROWS,
+                           LORAPP_ATTENTION)
