@@ -219,7 +219,9 @@ def growth_rows(figures):
     else:
         gain = rates[most] / rates[1]
         verdict = at_least(gain, 1.9) if most == 2 else "-"
-        rows.append(Row(11, work, target, f"{gain:.2f} × ({rates[1]:.0f} → {rates[most]:.0f} token/s)", verdict))
+        ceilings = [figures.get(f"ceiling.fma_f32_avx512.threads{count}") or figures.get(f"ceiling.fma_f32_avx2.threads{count}") for count in (1, most)]
+        beside = f"; the f32 FMA ceiling grows {ceilings[1] / ceilings[0]:.2f} ×" if all(ceilings) else ""
+        rows.append(Row(11, work, target, f"{gain:.2f} × ({rates[1]:.0f} → {rates[most]:.0f} token/s{beside})", verdict))
     return rows
 
 
