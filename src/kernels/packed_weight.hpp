@@ -44,9 +44,10 @@ LORAPP_HD std::uint32_t unpacked_word(std::uint32_t word) {
 
 LORAPP_HD std::int64_t panels_of(std::int64_t rows) { return (rows + kPanelRows - 1) / kPanelRows; }
 
-/// Bytes of all lines. Rows beyond the last are there, as code 0 with scale 0.
+/// Bytes of all lines, and one line more, of which kernels read the first bytes beside the last
+/// line. Rows beyond the last are there, as code 0 with scale 0.
 LORAPP_HD std::int64_t line_bytes(std::int64_t rows, std::int64_t columns) {
-  return panels_of(rows) * (columns / kLineColumns) * kLineBytes;
+  return (panels_of(rows) * (columns / kLineColumns) + 1) * kLineBytes;
 }
 
 /// Scales: [panel][column / span][16].

@@ -69,6 +69,7 @@ Words load_words(const void* p) { return load_256(p); }
 void store_words(std::uint32_t* p, Words x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x);
 }
+bool same_words(Words a, Words b) { return _mm256_movemask_epi8(_mm256_cmpeq_epi32(a, b)) == -1; }
 Words words_of(Vec x) { return _mm256_castps_si256(x); }
 Vec vec_of(Words x) { return _mm256_castsi256_ps(x); }
 /// x in the lanes where all bits of `keep` are set, y where none is.

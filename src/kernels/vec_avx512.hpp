@@ -69,6 +69,7 @@ Vec round_finite(Vec x) {
 
 Words load_words(const void* p) { return load_512(p); }
 void store_words(std::uint32_t* p, Words x) { _mm512_storeu_si512(p, x); }
+bool same_words(Words a, Words b) { return _mm512_cmpneq_epi32_mask(a, b) == 0; }
 Words words_of(Vec x) { return _mm512_castps_si512(x); }
 Vec vec_of(Words x) { return _mm512_castsi512_ps(x); }
 /// x in the lanes where all bits of `keep` are set, y where none is.

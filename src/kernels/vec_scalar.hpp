@@ -97,6 +97,11 @@ Words load_words(const void* p) {
   return x;
 }
 void store_words(std::uint32_t* p, const Words& x) { __builtin_memcpy(p, x.lane, sizeof x.lane); }
+bool same_words(const Words& a, const Words& b) {
+  bool same = true;
+  for (int i = 0; i < kLanes; ++i) same = same && a.lane[i] == b.lane[i];
+  return same;
+}
 Words words_of(const Vec& x) { return load_words(x.lane); }
 Vec vec_of(const Words& x) {
   Vec y;

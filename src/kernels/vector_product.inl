@@ -32,14 +32,16 @@ void vector_product_group(const VectorProductArgs& args, std::int64_t panel, Sca
         const std::uint8_t* line =
             lines + v / kPanelVectors * panel_bytes + v % kPanelVectors * kLanes * 4;
         if (v % kPanelVectors == 0) prefetch(line + kFetchAhead * kLineBytes);
-        const Words words = load_words(line);
-        for (int j = 0; j < 4; ++j) {
-          const Vec even = lookup(shift_right(words, 4 * j));
-          const Vec odd = lookup(shift_right(words, 4 * j + 16));
+        // Loading from the next byte on takes the place of a shift by 8.
+        for (int byte = 0; byte < 4; ++byte) {
+          const Words words = load_words(line + byte);
+          const Vec low = lookup(words);
+          const Vec high = lookup(shift_right(words, 4));
+          constexpr int kColumn[4] = {0, 4, 1, 5};  // code_shift(kColumn[byte]) is 8 · byte
           for (int r = 0; r < Rows; ++r) {
-            const float* x = args.x + r * w.columns + i + 2 * j;
-            sum[r][v] = fma(even, splat(x[0]), sum[r][v]);
-            sum[r][v] = fma(odd, splat(x[1]), sum[r][v]);
+            const float* x = args.x + r * w.columns + i + kColumn[byte];
+            sum[r][v] = fma(low, splat(x[0]), sum[r][v]);
+            sum[r][v] = fma(high, splat(x[2]), sum[r][v]);
           }
         }
       }

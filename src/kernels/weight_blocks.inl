@@ -41,6 +41,7 @@ class Scales {
   Scales() = default;
   explicit Scales(const PackedWeight& w) : w_(&w), spans_(w.columns / w.span) {
     if (w.absmax != nullptr) return;
+    for (std::uint32_t& block : outer_block_) block = ~0u;  // of none
     const bool shifts = (w.nested_blocksize & (w.nested_blocksize - 1)) == 0 &&
                         w.span == w.blocksize && w.rows * spans_ <= 0x7fffffff;
     while (shifts && std::int64_t{1} << shift_ < w.nested_blocksize) ++shift_;
@@ -66,10 +67,16 @@ class Scales {
     const auto spans = static_cast<std::uint32_t>(spans_);
     const auto first = static_cast<std::uint32_t>(panel * kPanelRows * spans_ + span);
     for (int r = 0; r < kPanelRows; r += kLanes) {
-      const Words block = lane_products(spans, first + static_cast<std::uint32_t>(r) * spans);
-      const Vec outer = gather(w_->nested_absmax, shift_right(block, shift_));
+      // Outer scales of a row are the same for many spans: looked up anew only where one differs.
+      const Words block =
+          shift_right(lane_products(spans, first + static_cast<std::uint32_t>(r) * spans), shift_);
+      std::uint32_t* known = outer_block_ + r;
+      if (!same_words(block, load_words(known))) {
+        store_words(known, block);
+        store(outer_ + r, gather(w_->nested_absmax, block));
+      }
       const Vec value = gather(w_->map, load_bytes(codes + r));
-      store(buffer_ + r, add(mul(value, outer), splat(w_->offset)));
+      store(buffer_ + r, add(mul(value, load(outer_ + r)), splat(w_->offset)));
     }
   }
 
@@ -91,6 +98,8 @@ class Scales {
   int shift_ = 0;  // of nested blocks; -1: they are not so simple
   std::int64_t expanded_ = -1;
   float buffer_[kPanelRows];
+  std::uint32_t outer_block_[kPanelRows];  // whose scales are in outer_
+  float outer_[kPanelRows];
 };
 
 // Rows of W as columns of the product: block[word][kTileColumns] of W's columns [k, k + depth).
