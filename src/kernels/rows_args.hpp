@@ -4,6 +4,9 @@
 
 #include "kernels/float16.hpp"
 
+#include <lorapp/random_bits.hpp>
+#include <lorapp/train/adamw_step.hpp>
+
 #include <cstdint>
 
 namespace lorapp::kernels {
@@ -96,11 +99,11 @@ struct AdamWArgs {
   float* m;
   float* v;
   std::int64_t n;
-  float decay, beta2, one_minus_beta1, one_minus_beta2, bias_correction2_sqrt, step_size, eps, clip;
+  AdamWStep step;
 };
 
 /// y = x · keep_scale, or 0 where the element's random word is below `threshold`. The words of
-/// elements 2i and 2i + 1 are the low and the high half of pair_bits(key, i).
+/// elements 2i and 2i + 1 are the low and the high half of keyed_bits(key, i).
 struct DropoutArgs {
   const void* x;  // [n]
   Float type;
@@ -111,17 +114,5 @@ struct DropoutArgs {
   float keep_scale;
   void* y;
 };
-
-// splitmix64 (Steele, Lea, Flood 2014).
-inline constexpr std::uint64_t kGamma = 0x9e3779b97f4a7c15u;
-inline constexpr std::uint64_t kMix1 = 0xbf58476d1ce4e5b9u;
-inline constexpr std::uint64_t kMix2 = 0x94d049bb133111ebu;
-
-LORAPP_HD std::uint64_t pair_bits(std::uint64_t key, std::uint64_t pair) {
-  std::uint64_t word = key ^ ((pair + 1) * kGamma);
-  word = (word ^ (word >> 30)) * kMix1;
-  word = (word ^ (word >> 27)) * kMix2;
-  return word ^ (word >> 31);
-}
 
 }  // namespace lorapp::kernels

@@ -6,15 +6,15 @@
 namespace lorapp::kernels {
 namespace {
 
-void adamw_vector(const AdamWArgs& a, float* p, const float* g, float* m, float* v) {
-  const Vec gradient = mul(load(g), splat(a.clip));
-  const Vec decayed = mul(load(p), splat(a.decay));
+void adamw_vector(const AdamWStep& step, float* p, const float* g, float* m, float* v) {
+  const Vec gradient = mul(load(g), splat(step.clip));
+  const Vec decayed = mul(load(p), splat(step.decay));
   const Vec old = load(m);
-  const Vec first = add(old, mul(splat(a.one_minus_beta1), sub(gradient, old)));
-  const Vec second =
-      add(mul(load(v), splat(a.beta2)), mul(splat(a.one_minus_beta2), mul(gradient, gradient)));
-  const Vec root = add(div(sqrt_of(second), splat(a.bias_correction2_sqrt)), splat(a.eps));
-  store(p, sub(decayed, div(mul(splat(a.step_size), first), root)));
+  const Vec first = add(old, mul(splat(step.one_minus_beta1), sub(gradient, old)));
+  const Vec second = add(mul(load(v), splat(step.beta2)),
+                         mul(splat(step.one_minus_beta2), mul(gradient, gradient)));
+  const Vec root = add(div(sqrt_of(second), splat(step.bias_correction2_sqrt)), splat(step.eps));
+  store(p, sub(decayed, div(mul(splat(step.step_size), first), root)));
   store(m, first);
   store(v, second);
 }
@@ -23,7 +23,7 @@ void adamw(const AdamWArgs& args) {
   count_call();
   const AdamWArgs a = args;  // beyond the reach of the stores
   std::int64_t i = 0;
-  for (; i + kLanes <= a.n; i += kLanes) adamw_vector(a, a.p + i, a.g + i, a.m + i, a.v + i);
+  for (; i + kLanes <= a.n; i += kLanes) adamw_vector(a.step, a.p + i, a.g + i, a.m + i, a.v + i);
   if (i == a.n) return;
   float p[kLanes] = {}, g[kLanes] = {}, m[kLanes] = {}, v[kLanes] = {};
   for (std::int64_t k = i; k < a.n; ++k) {
@@ -32,7 +32,7 @@ void adamw(const AdamWArgs& args) {
     m[k - i] = a.m[k];
     v[k - i] = a.v[k];
   }
-  adamw_vector(a, p, g, m, v);
+  adamw_vector(a.step, p, g, m, v);
   for (std::int64_t k = i; k < a.n; ++k) {
     a.p[k] = p[k - i];
     a.m[k] = m[k - i];

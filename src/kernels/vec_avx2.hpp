@@ -59,7 +59,8 @@ void store_as(F16, std::uint16_t* p, Vec x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
 }
 
-/// x rounded to `type`, never NaN.
+/// x rounded to `type`. A NaN is one of arithmetic, or has a zero low half: others may become
+/// numbers in bf16.
 template <Float type>
 Vec round_finite(Vec x) {
   return round_8(type, x);
@@ -200,14 +201,14 @@ __m256i mul_64(__m256i a, std::uint64_t b) {
                                          _mm256_mul_epu32(a, set_64(b >> 32)));
   return _mm256_add_epi64(low, _mm256_slli_epi64(cross, 32));
 }
-/// The random words of the elements of pairs `first`, …: the halves of pair_bits, low half first.
+/// The random words of the elements of pairs `first`, …: the halves of keyed_bits, low half first.
 Words random_words(std::uint64_t key, std::uint64_t first) {
-  const auto step = [](std::uint64_t i) { return static_cast<long long>(i * kGamma); };
-  __m256i x = _mm256_add_epi64(set_64((first + 1) * kGamma),
+  const auto step = [](std::uint64_t i) { return static_cast<long long>(i * kGoldenGamma); };
+  __m256i x = _mm256_add_epi64(set_64((first + 1) * kGoldenGamma),
                                _mm256_setr_epi64x(0, step(1), step(2), step(3)));
   x = _mm256_xor_si256(x, set_64(key));
-  x = mul_64(_mm256_xor_si256(x, _mm256_srli_epi64(x, 30)), kMix1);
-  x = mul_64(_mm256_xor_si256(x, _mm256_srli_epi64(x, 27)), kMix2);
+  x = mul_64(_mm256_xor_si256(x, _mm256_srli_epi64(x, 30)), kMixFactor1);
+  x = mul_64(_mm256_xor_si256(x, _mm256_srli_epi64(x, 27)), kMixFactor2);
   return _mm256_xor_si256(x, _mm256_srli_epi64(x, 31));
 }
 /// x where words are at least `threshold`, else 0.

@@ -54,7 +54,8 @@ void store_as(F16, std::uint16_t* p, Vec x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), f16_bits(x));
 }
 
-/// x rounded to `type`, never NaN.
+/// x rounded to `type`. A NaN is one of arithmetic, or has a zero low half: others may become
+/// numbers in bf16.
 template <Float type>
 Vec round_finite(Vec x) {
   if constexpr (type == Float::bf16) {
@@ -225,15 +226,15 @@ struct SquareSums {
 };
 
 __m512i set_64(std::uint64_t x) { return _mm512_set1_epi64(static_cast<long long>(x)); }
-/// The random words of the elements of pairs `first`, …: the halves of pair_bits, low half first.
+/// The random words of the elements of pairs `first`, …: the halves of keyed_bits, low half first.
 Words random_words(std::uint64_t key, std::uint64_t first) {
-  const auto step = [](std::uint64_t i) { return static_cast<long long>(i * kGamma); };
+  const auto step = [](std::uint64_t i) { return static_cast<long long>(i * kGoldenGamma); };
   const __m512i steps =
       _mm512_setr_epi64(0, step(1), step(2), step(3), step(4), step(5), step(6), step(7));
-  __m512i x = _mm512_add_epi64(set_64((first + 1) * kGamma), steps);
+  __m512i x = _mm512_add_epi64(set_64((first + 1) * kGoldenGamma), steps);
   x = _mm512_xor_si512(x, set_64(key));
-  x = _mm512_mullo_epi64(_mm512_xor_si512(x, _mm512_srli_epi64(x, 30)), set_64(kMix1));
-  x = _mm512_mullo_epi64(_mm512_xor_si512(x, _mm512_srli_epi64(x, 27)), set_64(kMix2));
+  x = _mm512_mullo_epi64(_mm512_xor_si512(x, _mm512_srli_epi64(x, 30)), set_64(kMixFactor1));
+  x = _mm512_mullo_epi64(_mm512_xor_si512(x, _mm512_srli_epi64(x, 27)), set_64(kMixFactor2));
   return _mm512_xor_si512(x, _mm512_srli_epi64(x, 31));
 }
 /// x where words are at least `threshold`, else 0.

@@ -207,11 +207,11 @@ struct SquareSums {
   double sum[16] = {};
 };
 
-/// The random words of the elements of pairs `first`, …: the halves of pair_bits, low half first.
+/// The random words of the elements of pairs `first`, …: the halves of keyed_bits, low half first.
 Words random_words(std::uint64_t key, std::uint64_t first) {
   Words x;
   for (int i = 0; i < kLanes; i += 2) {
-    const std::uint64_t bits = pair_bits(key, first + static_cast<std::uint64_t>(i / 2));
+    const std::uint64_t bits = keyed_bits(key, first + static_cast<std::uint64_t>(i / 2));
     x.lane[i] = static_cast<std::uint32_t>(bits);
     x.lane[i + 1] = static_cast<std::uint32_t>(bits >> 32);
   }

@@ -1,6 +1,6 @@
 // AdamW: one pass over gradients, moments and parameters.
 #include "kernels/rows_args.hpp"
-#include "quant/backend.hpp"
+#include "nn/row_kernels.hpp"
 
 #include <lorapp/error.hpp>
 #include <lorapp/io/safetensors.hpp>
@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <atomic>
 #include <charconv>
+#include <cmath>
 #include <regex>
 #include <set>
 #include <utility>
@@ -22,7 +23,6 @@ namespace lorapp {
 namespace {
 
 constexpr const char* kOp = "adamw";
-constexpr std::int64_t kGrainSize = 16384;
 constexpr const char* kStepKey = "step";
 // A sum of this many squares is taken in order, so that the norm does not depend on the threads.
 constexpr std::int64_t kNormBlock = 65536;
@@ -157,22 +157,8 @@ void AdamW::step(double learning_rate, double clip) {
     const float* g = slot.gradient.const_data_ptr<float>();
     float* m = slot.m.mutable_data_ptr<float>();
     float* v = slot.v.mutable_data_ptr<float>();
-    at::parallel_for(0, values.numel(), kGrainSize, [&](std::int64_t begin, std::int64_t end) {
-      kernel.adamw({
-          .p = p + begin,
-          .g = g + begin,
-          .m = m + begin,
-          .v = v + begin,
-          .n = end - begin,
-          .decay = constants.decay,
-          .beta2 = constants.beta2,
-          .one_minus_beta1 = constants.one_minus_beta1,
-          .one_minus_beta2 = constants.one_minus_beta2,
-          .bias_correction2_sqrt = constants.bias_correction2_sqrt,
-          .step_size = constants.step_size,
-          .eps = constants.eps,
-          .clip = constants.clip,
-      });
+    detail::for_row_ranges(values.numel(), 1, [&](std::int64_t begin, std::int64_t end) {
+      kernel.adamw({p + begin, g + begin, m + begin, v + begin, end - begin, constants});
     });
     if (slot.master.defined()) slot.parameter.copy_(slot.master);
   }

@@ -302,18 +302,12 @@ TEST_SUITE("rows") {
       std::vector<float> v = normal(size, 4, 0.01f);
       for (float& each : v) each = std::abs(each);
       g[0] = size % 2 == 0 ? kNan : 0.0f;
-      AdamWArgs args{p.data(), g.data(), m.data(), v.data(), size,  0.999f, 0.98f,
-                     0.1f,     0.02f,    0.3f,     3e-3f,    1e-8f, 0.7f};
+      const AdamWStep step{0.999f, 0.98f, 0.1f, 0.02f, 0.3f, 3e-3f, 1e-8f, 0.7f};
       auto want_p = p, want_m = m, want_v = v;
       for (std::size_t i = 0; i < p.size(); ++i) {
-        const float gradient = g[i] * args.clip;
-        want_p[i] *= args.decay;
-        want_m[i] += args.one_minus_beta1 * (gradient - want_m[i]);
-        want_v[i] = want_v[i] * args.beta2 + args.one_minus_beta2 * (gradient * gradient);
-        want_p[i] -= args.step_size * want_m[i] /
-                     (std::sqrt(want_v[i]) / args.bias_correction2_sqrt + args.eps);
+        step.update(want_p[i], g[i], want_m[i], want_v[i]);
       }
-      table.adamw(args);
+      table.adamw({p.data(), g.data(), m.data(), v.data(), size, step});
       for (std::size_t i = size % 2 == 0 ? 1 : 0; i < p.size(); ++i) {
         CHECK(p[i] == want_p[i]);
         CHECK(m[i] == want_m[i]);
@@ -348,7 +342,7 @@ TEST_SUITE("rows") {
       table.dropout(args);
       for (std::int64_t i = 0; i < size; ++i) {
         const std::uint64_t bits =
-            pair_bits(args.key, args.first_pair + static_cast<std::uint64_t>(i / 2));
+            keyed_bits(args.key, args.first_pair + static_cast<std::uint64_t>(i / 2));
         const auto word = static_cast<std::uint32_t>(i % 2 == 0 ? bits : bits >> 32);
         if (word < args.threshold) {
           CHECK(y[i] == 0);

@@ -6,6 +6,7 @@
 #include <lorapp/data/byte_level.hpp>
 #include <lorapp/data/unicode.hpp>
 #include <lorapp/error.hpp>
+#include <lorapp/random_bits.hpp>
 
 #include <algorithm>
 #include <array>
@@ -41,7 +42,7 @@ using StringMap = std::unordered_map<std::string, Value, StringHash, std::equal_
 inline constexpr std::string_view kSpaceMark = "\xe2\x96\x81";
 
 inline std::uint64_t mix_pair(std::uint64_t key) {
-  key *= 0x9e3779b97f4a7c15u;
+  key *= kGoldenGamma;
   return key ^ (key >> 32);
 }
 

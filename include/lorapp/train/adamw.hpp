@@ -3,11 +3,11 @@
 #pragma once
 
 #include <lorapp/export.hpp>
+#include <lorapp/train/adamw_step.hpp>
 
 #include <torch/types.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -16,27 +16,6 @@
 #include <vector>
 
 namespace lorapp {
-
-/// The constants of one AdamW step for one element.
-struct AdamWStep {
-  float decay;            ///< 1 − lr · weight_decay
-  float beta2;            ///< of the second moment
-  float one_minus_beta1;  ///< weight of the gradient in the first moment
-  float one_minus_beta2;
-  float bias_correction2_sqrt;  ///< √(1 − beta2ᵗ)
-  float step_size;              ///< lr / (1 − beta1ᵗ)
-  float eps;
-  float clip;  ///< what the gradient is multiplied by first
-
-  /// One element (Loshchilov & Hutter 2017, arXiv:1711.05101), in torch.optim.AdamW's order.
-  void update(float& p, float gradient, float& m, float& v) const {
-    const float g = gradient * clip;
-    p *= decay;
-    m += one_minus_beta1 * (g - m);
-    v = v * beta2 + one_minus_beta2 * (g * g);
-    p -= step_size * m / (std::sqrt(v) / bias_correction2_sqrt + eps);
-  }
-};
 
 /// What gradients of this norm are multiplied by, as torch.nn.utils.clip_grad_norm_ does; 1 where
 /// `max_norm` is 0.

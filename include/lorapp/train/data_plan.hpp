@@ -6,7 +6,7 @@
 #include <lorapp/data/batch.hpp>
 #include <lorapp/data/example.hpp>
 #include <lorapp/data/permutation.hpp>
-#include <lorapp/peft/dropout.hpp>
+#include <lorapp/random_bits.hpp>
 #include <lorapp/train/training_arguments.hpp>
 
 #include <algorithm>

@@ -7,7 +7,7 @@
 #include <lorapp/data/example.hpp>
 #include <lorapp/error.hpp>
 #include <lorapp/nn/causal_lm.hpp>
-#include <lorapp/peft/dropout.hpp>
+#include <lorapp/random_bits.hpp>
 #include <lorapp/train/adamw.hpp>
 #include <lorapp/train/callbacks.hpp>
 #include <lorapp/train/checkpoints.hpp>

@@ -1,0 +1,32 @@
+// One step of AdamW for one element: the rule of the optimizer and of its kernels.
+// Standard library only, C++17.
+#pragma once
+
+#include <lorapp/host_device.hpp>
+
+#include <cmath>
+
+namespace lorapp {
+
+/// The constants of one AdamW step for one element.
+struct AdamWStep {
+  float decay;            ///< 1 − lr · weight_decay
+  float beta2;            ///< of the second moment
+  float one_minus_beta1;  ///< weight of the gradient in the first moment
+  float one_minus_beta2;
+  float bias_correction2_sqrt;  ///< √(1 − beta2ᵗ)
+  float step_size;              ///< lr / (1 − beta1ᵗ)
+  float eps;
+  float clip;  ///< what the gradient is multiplied by first
+
+  /// One element (Loshchilov & Hutter 2017, arXiv:1711.05101), in torch.optim.AdamW's order.
+  LORAPP_HD void update(float& p, float gradient, float& m, float& v) const {
+    const float g = gradient * clip;
+    p *= decay;
+    m += one_minus_beta1 * (g - m);
+    v = v * beta2 + one_minus_beta2 * (g * g);
+    p -= step_size * m / (std::sqrt(v) / bias_correction2_sqrt + eps);
+  }
+};
+
+}  // namespace lorapp
