@@ -49,6 +49,16 @@ void expect_finite(Problems& problems, const char* what, const at::Tensor& tenso
   }
 }
 
+// Scales that are not finite once they are expanded, though all that they are made of is.
+void expect_finite_scales(Problems& problems, const QuantizedTensor::Parts& parts) {
+  if (!parts.nested_absmax.device().is_cpu()) return;
+  const float factor = parts.nested_absmax.abs().max().item<float>();
+  const float code = parts.nested_code.abs().max().item<float>();
+  if (std::isfinite(code * factor + std::abs(*parts.nested_offset))) return;
+  problems.add("nested_absmax times nested_quant_map plus nested_offset reaches ", factor, " * ",
+               code, " + ", *parts.nested_offset, ", expected scales that float32 holds");
+}
+
 }  // namespace
 
 QuantizedTensor QuantizedTensor::from_parts(Parts parts, std::string_view name) {
@@ -96,6 +106,8 @@ QuantizedTensor QuantizedTensor::from_parts(Parts parts, std::string_view name) 
       problems.add("nested_offset is ", *parts.nested_offset, ", expected a finite number");
     }
   }
+  problems.throw_if_any();
+  if (nested) expect_finite_scales(problems, parts);
   problems.throw_if_any();
 
   QuantizedTensor tensor;

@@ -147,6 +147,7 @@ TEST_SUITE("quantized tensor") {
       CHECK(has(message, piece));
     };
     const float nan = std::numeric_limits<float>::quiet_NaN();
+    const float infinity = std::numeric_limits<float>::infinity();
     refused(
         false, [](auto& p) { p.blocksize = 48; }, "blocksize is 48");
     refused(
@@ -197,6 +198,13 @@ TEST_SUITE("quantized tensor") {
     refused(
         false,
         [&](auto& p) {
+          p.absmax = p.absmax.clone();
+          p.absmax[5] = -infinity;
+        },
+        "absmax[5] is -inf");
+    refused(
+        false,
+        [&](auto& p) {
           p.code = p.code.clone();
           p.code[9] = nan;
         },
@@ -207,6 +215,23 @@ TEST_SUITE("quantized tensor") {
         true, [](auto& p) { p.nested_offset.reset(); }, "nested_offset is missing");
     refused(
         true, [&](auto& p) { p.nested_offset = nan; }, "nested_offset is nan");
+    refused(
+        true, [&](auto& p) { p.nested_absmax = torch::full({1}, infinity); },
+        "nested_absmax[0] is inf");
+    refused(
+        true,
+        [&](auto& p) {
+          p.nested_code = p.nested_code.clone();
+          p.nested_code[255] = nan;
+        },
+        "nested_quant_map[255] is nan");
+    refused(
+        true,
+        [&](auto& p) {
+          p.nested_absmax = torch::full({1}, 3e38f);
+          p.nested_offset = 1e38f;
+        },
+        "expected scales that float32 holds");
     refused(
         true, [](auto& p) { p.nested_code = torch::Tensor(); }, "nested_quant_map is nothing");
     refused(
