@@ -42,6 +42,7 @@ const kernels::KernelTable& detail::kernel_table() {
   static std::atomic<const kernels::KernelTable*> checked{nullptr};
   if (checked.load(std::memory_order_acquire) != table) {
     check_products(*table);
+    check_rows(*table);
     checked.store(table, std::memory_order_release);
   }
   return *table;

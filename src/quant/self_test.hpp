@@ -1,4 +1,4 @@
-// A comparison of a kernel table's products with the scalar rule, before the first use.
+// A comparison of a kernel table with the scalar rules, before the first use.
 // Private to src/quant.
 #pragma once
 
@@ -13,5 +13,14 @@ namespace lorapp::detail {
 /// Throws Error on the first result that is not one that rounding explains: a miscompiled kernel,
 /// or a CPU that does not do what it says, must not go on to train.
 LORAPP_API void check_products(const kernels::KernelTable& table);
+
+/// Runs the table's other kernels but the codecs, in float32 and bfloat16, on sizes that fill no
+/// vector, and compares with the scalar table. Throws Error as check_products.
+LORAPP_API void check_rows(const kernels::KernelTable& table);
+
+/// How their messages end.
+inline constexpr const char* kAnotherIsa =
+    "; set LORAPP_FORCE_ISA to another instruction set (scalar always works), and please report "
+    "this";
 
 }  // namespace lorapp::detail

@@ -1,16 +1,23 @@
 // The comparison of kernels with the scalar rule before their first use.
 #include "quant/self_test.hpp"
 
+#include "kernels/attention_args.hpp"
 #include "kernels/dispatch.hpp"
 #include "kernels/product_args.hpp"
+#include "kernels/rows_args.hpp"
 #include "support/error_of.hpp"
 
 #include <lorapp/error.hpp>
+#include <lorapp/quant/ops.hpp>
 
 #include <doctest/doctest.h>
+#include <torch/types.h>
+
+#include <string>
 
 using namespace lorapp;
 using lorapp::detail::check_products;
+using lorapp::detail::check_rows;
 
 namespace {
 
@@ -29,12 +36,25 @@ void lazy_vector_product(const kernels::VectorProductArgs& args) {
   honest->vector_product(fewer);
 }
 
+void wrong_swiglu(const kernels::SwiGluArgs& args) {
+  honest->swiglu(args);
+  if (args.type == kernels::Float::bf16)
+    static_cast<std::uint16_t*>(args.y)[args.n - 1] = 0x4000;  // 2
+}
+
+void wrong_decode(const kernels::AttentionDecodeArgs& args) {
+  honest->attention_decode(args);
+  args.out[args.group.heads * args.group.head_size - 1] *= 1.001f;
+}
+
 }  // namespace
 
 TEST_SUITE("self test") {
   TEST_CASE("every table that can run here passes") {
     for (const kernels::KernelTable& table : kernels::compiled_tables()) {
-      if (kernels::can_run(table)) CHECK_NOTHROW(check_products(table));
+      if (!kernels::can_run(table)) continue;
+      CHECK_NOTHROW(check_products(table));
+      CHECK_NOTHROW(check_rows(table));
     }
   }
 
@@ -46,6 +66,30 @@ TEST_SUITE("self test") {
     const std::string message = test::error_of([&] { check_products(table); });
     CHECK(message.find("crooked") != std::string::npos);
     CHECK(message.find("LORAPP_FORCE_ISA") != std::string::npos);
+  }
+
+  TEST_CASE("a wrong table in use is an Error at the first operation, and at those after it") {
+    honest = kernels::active_table();
+    kernels::KernelTable table = *honest;
+    table.name = "crooked";
+    table.product = &wrong_product;
+    const auto quantize = [] { quantize_4bit(torch::ones({2, 32})); };
+    const kernels::KernelTable* before = kernels::set_active_table(&table);
+    const std::string first = test::error_of(quantize), second = test::error_of(quantize);
+    kernels::set_active_table(before);
+    CHECK(first.find("crooked") != std::string::npos);
+    CHECK(second == first);
+    CHECK_NOTHROW(quantize());
+  }
+
+  TEST_CASE("a wrong element of another kernel is an Error that names the kernel") {
+    honest = kernels::active_table();
+    kernels::KernelTable table = *honest;
+    table.swiglu = &wrong_swiglu;
+    CHECK(test::error_of([&] { check_rows(table); }).find("kernel swiglu") != std::string::npos);
+    table = *honest;
+    table.attention_decode = &wrong_decode;
+    CHECK(test::error_of([&] { check_rows(table); }).find("attention_decode") != std::string::npos);
   }
 
   TEST_CASE("a row that is left out is an Error") {
