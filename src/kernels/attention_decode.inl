@@ -105,7 +105,7 @@ void decode_group(const AttentionDecodeArgs& args,
     store(lanes, maxima);
     float maximum = lanes[0];
     for (const float each : lanes) {
-      if (!(each <= maximum)) maximum = each;  // a NaN stays
+      if (!(each <= maximum)) maximum = each;  // a NaN may go; its exponential stays
     }
     Vec sum = zero();
     for (std::int64_t j = 0; j < kDecodeKeys; j += kLanes) {
