@@ -1,14 +1,21 @@
+#include "support/error_of.hpp"
+#include "support/for_each_isa.hpp"
 #include "support/temporary_folder.hpp"
+#include "support/tiny_model.hpp"
 #include "support/tiny_tokenizer.hpp"
 
 #include <lorapp/generate/generate.hpp>
+#include <lorapp/nn/traverse.hpp>
+#include <lorapp/quant/ops.hpp>
 
 #include <doctest/doctest.h>
 #include <torch/nn/modules/dropout.h>
 
 #include <atomic>
+#include <cstddef>
 #include <filesystem>
 #include <limits>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -228,5 +235,40 @@ TEST_SUITE("generate") {
     ScriptedModel model({2}, static_cast<int64_t>(tiny_tokenizer().encode("</s> x").size()));
     const GenerationResult result = generate(model, tiny_tokenizer(), "</s> x");
     CHECK(std::ranges::count(result.prompt_tokens, 2) == 0);
+  }
+
+  TEST_CASE("generate: a 4-bit model says what its whole forward passes do, from one token on") {
+    for (const int64_t window : {0, 5}) {
+      ModelConfig config = test::tiny_config();
+      config.vocab_size = test::kTinyVocabSize;
+      config.hidden_size = 96;  // 32 divides all rows, so that weights are packed
+      config.intermediate_size = 160;
+      config.num_attention_heads = 6;
+      config.head_dim = 16;
+      config.sliding_window = window > 0 ? std::optional(window) : std::nullopt;
+      const auto model = test::tiny_model(7, config);
+      for_each_linear(*model, [](const std::string& path, LinearImpl& linear) {
+        if (path == "lm_head") return;
+        linear.set_quantized(quantize_4bit(linear.dense_weight()), torch::kFloat32);
+        REQUIRE(linear.quantized().is_packed());
+      });
+      test::for_each_isa([&](const std::string&) {
+        for (const Tokens& prompt : {Tokens{1}, Tokens{1, 9, 300, 4, 4, 77, 12, 260}}) {
+          INFO("window ", window, " prompt of ", prompt.size());
+          Tokens ids = prompt;
+          const torch::NoGradGuard no_grad;
+          while (ids.size() < prompt.size() + 12) {
+            const torch::Tensor logits = model->forward(PackedInput::single(ids));
+            ids.push_back(logits[logits.size(0) - 1].argmax().item<int64_t>());
+          }
+          const GenerationResult result = generate_from(*model, tiny_tokenizer(), prompt,
+                                                        {.max_new_tokens = 12, .ignore_eos = true});
+          CHECK(result.tokens ==
+                Tokens(ids.begin() + static_cast<std::ptrdiff_t>(prompt.size()), ids.end()));
+        }
+      });
+      CHECK(test::contains(
+          test::error_of([&] { (void)generate_from(*model, tiny_tokenizer(), {}); }), "empty"));
+    }
   }
 }
