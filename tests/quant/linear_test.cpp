@@ -16,22 +16,14 @@
 #include <malloc.h>
 #endif
 
+#include "quant/operands.hpp"
 #include "support/for_each_isa.hpp"
 
 using namespace lorapp;
+using test::difference;
+using test::random;
 
 namespace {
-
-torch::Tensor random(std::vector<int64_t> shape, int64_t seed = 1) {
-  return torch::randn(shape, at::detail::createCPUGenerator(seed));
-}
-
-// Relative difference in norm.
-double difference(const torch::Tensor& got, const torch::Tensor& want) {
-  const double scale = want.to(torch::kFloat64).norm().item<double>();
-  return (got.to(torch::kFloat64) - want.to(torch::kFloat64)).norm().item<double>() /
-         std::max(scale, 1e-30);
-}
 
 struct Result {
   torch::Tensor y, dx, dbias;

@@ -13,27 +13,17 @@
 #include <string>
 #include <vector>
 
+#include "quant/operands.hpp"
 #include "support/error_of.hpp"
 #include "support/for_each_isa.hpp"
 
 using namespace lorapp;
 using test::contains;
+using test::difference;
 using test::error_of;
+using test::random;
 
 namespace {
-
-torch::Tensor random(std::vector<int64_t> shape, int64_t seed, torch::Dtype dtype = torch::kFloat) {
-  return torch::randn(shape, at::detail::createCPUGenerator(static_cast<std::uint64_t>(seed)))
-      .to(dtype);
-}
-
-// Relative difference in norm; of undefined tensors none.
-double difference(const torch::Tensor& got, const torch::Tensor& want) {
-  if (!want.defined()) return got.defined() ? 1 : 0;
-  const double scale = want.to(torch::kFloat64).norm().item<double>();
-  return (got.to(torch::kFloat64) - want.to(torch::kFloat64)).norm().item<double>() /
-         std::max(scale, 1e-30);
-}
 
 torch::Tensor leaf(const torch::Tensor& x) {
   return x.defined() ? x.detach().clone().requires_grad_() : x;
