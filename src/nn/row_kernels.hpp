@@ -4,13 +4,13 @@
 
 #include "quant/backend.hpp"
 #include "quant/float_type.hpp"
+#include "quant/grain.hpp"
 #include "quant/second_derivatives.hpp"
 
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty_like.h>
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -24,9 +24,7 @@ inline bool has_row_kernel(const at::Tensor& x) {
 /// f(first, last) for ranges of `rows` rows of `size` elements, from several threads.
 template <class F>
 void for_row_ranges(std::int64_t rows, std::int64_t size, F f) {
-  constexpr std::int64_t kElements = 16384;  // that a thread takes at least
-  at::parallel_for(0, rows, std::max<std::int64_t>(1, kElements / std::max<std::int64_t>(1, size)),
-                   f);
+  at::parallel_for(0, rows, grain_for(size, kElementGrain), f);
 }
 
 /// The elements of x, `index` elements on.

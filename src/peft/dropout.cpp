@@ -6,42 +6,37 @@
 #include <lorapp/peft/dropout.hpp>
 
 #include <ATen/Dispatch.h>
-#include <ATen/Parallel.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/scalar_tensor.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
-#include <cstddef>
 
 namespace lorapp {
 
 namespace {
 
-constexpr std::int64_t kGrainSize = 16384;  // even: a pair of elements shares one hash
+// Pairs of elements: each shares the bits of one hash.
+std::int64_t pairs_of(const torch::Tensor& x) { return (x.numel() + 1) / 2; }
 
-// The same on the CPU, in float32, bfloat16 or float16.
+// apply_mask on the CPU, in float32, bfloat16 or float16.
 torch::Tensor apply_mask_with_kernel(const torch::Tensor& given, double p, std::uint64_t seed) {
   const torch::Tensor x = given.contiguous();
   const torch::Tensor out = at::empty_like(x);
   const auto& kernel = detail::kernel_table();
-  const auto pairs = static_cast<std::int64_t>((x.numel() + 1) / 2);
-  const auto* from = static_cast<const std::byte*>(x.const_data_ptr());
-  auto* to = static_cast<std::byte*>(out.mutable_data_ptr());
-  const auto size = static_cast<std::int64_t>(x.element_size());
   // Rounded to the type, as a factor of that type is.
   const float keep_scale =
       at::scalar_tensor(1 / (1 - p), x.scalar_type()).to(at::kFloat).item<float>();
-  at::parallel_for(0, pairs, kGrainSize / 2, [&](std::int64_t begin, std::int64_t end) {
+  detail::for_row_ranges(pairs_of(x), 2, [&](std::int64_t begin, std::int64_t end) {
     kernel.dropout({
-        .x = from + 2 * begin * size,
+        .x = detail::elements(x, 2 * begin),
         .type = detail::float_type(x.scalar_type()),
         .n = std::min(2 * end, x.numel()) - 2 * begin,
         .key = seed_key(seed),
         .first_pair = static_cast<std::uint64_t>(begin),
         .threshold = drop_threshold(p),
         .keep_scale = keep_scale,
-        .y = to + 2 * begin * size,
+        .y = detail::mutable_elements(out, 2 * begin),
     });
   });
   return out;
@@ -60,22 +55,21 @@ torch::Tensor apply_mask(const torch::Tensor& x, double p, std::uint64_t seed) {
     const scalar_t* from = source.defined() ? source.const_data_ptr<scalar_t>() : nullptr;
     scalar_t* to = out.mutable_data_ptr<scalar_t>();
     const auto keep_scale = static_cast<scalar_t>(1 / (1 - p));
-    at::parallel_for(
-        0, (out.numel() + 1) / 2, kGrainSize / 2, [&](std::int64_t begin, std::int64_t end) {
-          for (std::int64_t pair = begin; pair < end; ++pair) {
-            // The low half is the even element's, the high half the odd one's.
-            const std::uint64_t bits = derive_seed(seed, static_cast<std::uint64_t>(pair));
-            const std::int64_t i = 2 * pair;
-            const auto value = [&](std::int64_t k) {
-              return from != nullptr ? from[k] * keep_scale : keep_scale;
-            };
-            to[i] = static_cast<std::uint32_t>(bits) < threshold ? scalar_t(0) : value(i);
-            if (i + 1 < out.numel()) {
-              to[i + 1] =
-                  static_cast<std::uint32_t>(bits >> 32) < threshold ? scalar_t(0) : value(i + 1);
-            }
-          }
-        });
+    detail::for_row_ranges(pairs_of(out), 2, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t pair = begin; pair < end; ++pair) {
+        // The low half is the even element's, the high half the odd one's.
+        const std::uint64_t bits = derive_seed(seed, static_cast<std::uint64_t>(pair));
+        const std::int64_t i = 2 * pair;
+        const auto value = [&](std::int64_t k) {
+          return from != nullptr ? from[k] * keep_scale : keep_scale;
+        };
+        to[i] = static_cast<std::uint32_t>(bits) < threshold ? scalar_t(0) : value(i);
+        if (i + 1 < out.numel()) {
+          to[i + 1] =
+              static_cast<std::uint32_t>(bits >> 32) < threshold ? scalar_t(0) : value(i + 1);
+        }
+      }
+    });
   });
   return x.is_cpu() ? out : x * out.to(x.device());
 }

@@ -8,6 +8,7 @@
 #include "quant/backend.hpp"
 #include "quant/checks.hpp"
 #include "quant/float_type.hpp"
+#include "quant/grain.hpp"
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -18,10 +19,6 @@
 
 namespace lorapp {
 namespace {
-
-// Weights that one thread takes at least: below, starting a thread costs more than it saves.
-constexpr std::int64_t kQuantizeGrain = 1 << 16;
-constexpr std::int64_t kDequantizeGrain = 1 << 18;
 
 void check_on_cpu(const at::Device& device, const char* op) {
   LORAPP_CHECK(!device.is_cuda() || cuda_available(), op, "a tensor is on ", device,
@@ -55,7 +52,7 @@ void quantize_blocks(const at::Tensor& w,
   constexpr std::int64_t kNone = std::numeric_limits<std::int64_t>::max();
   std::atomic<std::int64_t> first_bad{kNone};
   at::parallel_for(
-      0, blocks, std::max<std::int64_t>(1, kQuantizeGrain / blocksize),
+      0, blocks, detail::grain_for(blocksize, detail::kCodeGrain),
       [&](std::int64_t begin, std::int64_t end) {
         const std::int64_t offset = begin * blocksize;
         const std::int64_t bad = kernel.quantize_4bit({
@@ -124,7 +121,7 @@ void dequantize_blocks(const QuantizedTensor& w, kernels::Float out_type, void* 
   const std::int64_t blocks = absmax_tensor.numel();
   const auto* codes = codes_tensor.const_data_ptr<std::uint8_t>();
   const std::int64_t out_size = out_type == kernels::Float::f32 ? 4 : 2;
-  at::parallel_for(0, blocks, std::max<std::int64_t>(1, kDequantizeGrain / blocksize),
+  at::parallel_for(0, blocks, detail::grain_for(blocksize, detail::kProductGrain),
                    [&](std::int64_t begin, std::int64_t end) {
                      float expanded[kChunkBlocks];
                      const std::int64_t step = w.is_nested() ? kChunkBlocks : end - begin;

@@ -2,6 +2,7 @@
 #include "quant/packed_codes.hpp"
 
 #include "quant/float_type.hpp"
+#include "quant/grain.hpp"
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
@@ -15,11 +16,6 @@ namespace {
 using kernels::kLineBytes;
 using kernels::kLineColumns;
 using kernels::kPanelRows;
-
-// Panels that a thread takes at least: below, starting it costs more than it saves.
-std::int64_t panel_grain(std::int64_t columns) {
-  return std::max<std::int64_t>(1, (1 << 16) / (kPanelRows * columns));
-}
 
 // Calls f(row, column, index of the packed scale, index of the scale in files) for each scale of
 // the panels [begin, end). A block may be several spans of a row, or several rows.
@@ -80,7 +76,7 @@ PackedCodes::PackedCodes(const Parts& parts)
   scales_ = AlignedBuffer(nested ? count : count * 4);
   const std::int64_t line_count = columns / kLineColumns, row_bytes = columns / 2;
   const auto* codes = parts.codes.const_data_ptr<std::uint8_t>();
-  at::parallel_for(0, kernels::panels_of(rows), panel_grain(columns),
+  at::parallel_for(0, kernels::panels_of(rows), grain_for(kPanelRows * columns, kCodeGrain),
                    [&](std::int64_t begin, std::int64_t end) {
                      for (std::int64_t panel = begin; panel < end; ++panel) {
                        auto* words = lines_.as<std::uint32_t>() + panel * line_count * kPanelRows;
@@ -108,7 +104,8 @@ at::Tensor PackedCodes::codes(const Parts& parts) const {
   at::Tensor codes = at::empty({rows * row_bytes}, at::kByte);
   auto* out = codes.mutable_data_ptr<std::uint8_t>();
   at::parallel_for(
-      0, rows, panel_grain(columns) * kPanelRows, [&](std::int64_t begin, std::int64_t end) {
+      0, rows, kPanelRows * grain_for(kPanelRows * columns, kCodeGrain),
+      [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t row = begin; row < end; ++row) {
           const auto* words = lines_.as<std::uint32_t>() +
                               row / kPanelRows * line_count * kPanelRows + row % kPanelRows;

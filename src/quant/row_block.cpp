@@ -38,7 +38,7 @@ at::Tensor vector_product(const at::Tensor& x,
   const std::int64_t rows = w.packed != nullptr ? w.packed->rows : w.dense->rows;
   const std::int64_t panels = kernels::panels_of(rows);
   const at::Tensor y = at::empty({x.size(0), rows}, at::kFloat);
-  at::parallel_for(0, panels, grain_for(kernels::kPanelRows * x.size(1)),
+  at::parallel_for(0, panels, grain_for(kernels::kPanelRows * x.size(1), kProductGrain),
                    [&](std::int64_t begin, std::int64_t end) {
                      table.vector_product({
                          .x = wide.const_data_ptr<float>(),
@@ -62,7 +62,7 @@ RowBlock::RowBlock(const at::Tensor& x, std::int64_t padded_depth, kernels::Floa
   const auto tiles = kernels::row_tiles(rows_, shape.tile_rows);
   const auto packed = std::make_shared<ScratchBuffer>(
       kernels::depth_blocks(shape, depth_) * tiles.tiles * tiles.height * kernels::kDepthWords * 4);
-  at::parallel_for(0, tiles.tiles, grain_for(tiles.height * depth_),
+  at::parallel_for(0, tiles.tiles, grain_for(tiles.height * depth_, kProductGrain),
                    [&](std::int64_t begin, std::int64_t end) {
                      table.pack_rows({
                          .x = x.const_data_ptr(),
@@ -100,7 +100,7 @@ void RowBlock::multiply(const ProductWeight& w,
   const std::int64_t columns = y.size(1);
   const std::int64_t column_tiles = (columns + shape.tile_columns - 1) / shape.tile_columns;
   at::parallel_for(
-      0, column_tiles, grain_for(rows_ * depth_ * shape.tile_columns),
+      0, column_tiles, grain_for(rows_ * depth_ * shape.tile_columns, kProductGrain),
       [&](std::int64_t begin, std::int64_t end) {
         const ScratchBuffer block(kernels::kDepthWords * shape.tile_columns * 4);
         const ScratchBuffer sums(kernels::sum_rows(shape, rows_) * kSumColumns * 4);
