@@ -75,9 +75,8 @@ class LORAPP_API PeftModel : public CausalLM {
     base_->set_gradient_checkpointing(enabled);
   }
   std::string name_or_path() const override { return base_->name_or_path(); }
-  void seed_dropout(std::uint64_t step_seed) override {
-    for (const AdaptedLayer& layer : active_->layers) layer.adapter->seed_dropout(step_seed);
-  }
+  // By the base, whose layers note the seed for when they are computed again.
+  void seed_dropout(std::uint64_t step_seed) override { base_->seed_dropout(step_seed); }
 
   const std::shared_ptr<CausalLM>& base() const noexcept { return base_; }
   /// Of the active adapter.
