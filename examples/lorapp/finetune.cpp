@@ -41,6 +41,8 @@ struct Options {
   std::string lr_scheduler_type{scheduler_name(SchedulerType::linear)};
   std::string lr_scheduler_kwargs{};
   std::optional<double> warmup_ratio{};
+  std::string gradient_checkpointing_mode{};
+  const CLI::Option* checkpointing_switch = nullptr;
   std::string init_adapter{};
   std::string resume_from_checkpoint{};
   std::string eval_data{};
@@ -151,8 +153,13 @@ void Options::add_training_to(CLI::App& app) {
       "Examples of an evaluation pass");
   add_switch(app, "shuffle", t.shuffle, "Each epoch in the order of torch.randperm(seed + epoch)");
   app.add_option("--data-seed", t.data_seed, "Seed of the data order; by default --seed");
-  add_switch(app, "gradient-checkpointing", t.gradient_checkpointing,
-             "Recompute activations in the backward pass, for less memory");
+  checkpointing_switch = add_switch(app, "gradient-checkpointing", t.gradient_checkpointing,
+                                    "Recompute activations in the backward pass, for less memory");
+  app.add_option("--gradient-checkpointing-mode", gradient_checkpointing_mode,
+                 "Which, and turns it on; full: whole layers; selective: norms and activation "
+                 "functions alone, at next to no cost")
+      ->default_str("full")
+      ->check(CLI::IsMember({"selective", "full"}));
 }
 
 TrainingArguments Options::arguments() const {
@@ -167,6 +174,14 @@ TrainingArguments Options::arguments() const {
     }
   }
   if (warmup_ratio) arguments.warmup_steps = *warmup_ratio;
+  if (!gradient_checkpointing_mode.empty()) {
+    if (checkpointing_switch->count() > 0 && !training.gradient_checkpointing) {
+      throw CLI::ValidationError("--gradient-checkpointing-mode",
+                                 "contradicts --no-gradient-checkpointing");
+    }
+    arguments.gradient_checkpointing = true;
+    arguments.gradient_checkpointing_mode = parse_checkpointing_mode(gradient_checkpointing_mode);
+  }
   if (eval_steps && !evaluates()) {
     throw CLI::ValidationError("--eval-steps", "needs --eval-data or --eval-split");
   }

@@ -17,8 +17,8 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 // What the backward pass needs besides tensors, in the form a context can hold.
-struct Recipe : torch::CustomClassHolder {
-  explicit Recipe(Block to_run) : block(std::move(to_run)) {}
+struct Saved : torch::CustomClassHolder {
+  explicit Saved(Block to_run) : block(std::move(to_run)) {}
   Block block;
 };
 
@@ -29,20 +29,20 @@ class CheckpointFn : public torch::autograd::Function<CheckpointFn> {
   static torch::Tensor forward(AutogradContext* context,
                                const torch::Tensor& x,
                                at::TensorList parameters,
-                               const c10::intrusive_ptr<Recipe>& recipe) {
+                               const c10::intrusive_ptr<Saved>& what) {
     variable_list saved = {x};
     saved.insert(saved.end(), parameters.begin(), parameters.end());
     context->save_for_backward(std::move(saved));
-    context->saved_data["recipe"] = c10::IValue::make_capsule(recipe);
-    return recipe->block(x);
+    context->saved_data["saved"] = c10::IValue::make_capsule(what);
+    return what->block(x);
   }
 
   static variable_list backward(AutogradContext* context, variable_list output_gradients) {
     LORAPP_CHECK(!torch::GradMode::is_enabled(), "checkpoint",
                  "second derivatives through a checkpointed block are not supported");
     const variable_list saved = context->get_saved_variables();
-    const auto capsule = context->saved_data["recipe"].toCapsule();
-    const auto& recipe = static_cast<const Recipe&>(*capsule);
+    const auto capsule = context->saved_data["saved"].toCapsule();
+    const Block& block = static_cast<const Saved&>(*capsule).block;
 
     const torch::Tensor x = saved.front().detach().set_requires_grad(saved.front().requires_grad());
     variable_list wanted;
@@ -53,11 +53,11 @@ class CheckpointFn : public torch::autograd::Function<CheckpointFn> {
       wanted.push_back(tensor);
       position.push_back(i);
     }
-    variable_list gradients(saved.size() + 1);  // the recipe's stays undefined
+    variable_list gradients(saved.size() + 1);  // the block's stays undefined
     torch::Tensor output;
     {
       const torch::AutoGradMode with_graph(true);
-      output = recipe.block(x);
+      output = block(x);
     }
     const variable_list found = torch::autograd::grad({output}, wanted, output_gradients,
                                                       /*retain_graph=*/std::nullopt,
@@ -74,7 +74,7 @@ torch::Tensor checkpoint(Block block,
                          const torch::Tensor& x,
                          const std::vector<torch::Tensor>& parameters) {
   const at::TensorList list = parameters;
-  return CheckpointFn::apply(x, list, c10::make_intrusive<Recipe>(std::move(block)));
+  return CheckpointFn::apply(x, list, c10::make_intrusive<Saved>(std::move(block)));
 }
 
 }  // namespace lorapp

@@ -12,6 +12,8 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/custom_class.h>
 
+#include <utility>
+
 namespace lorapp {
 namespace {
 
@@ -25,8 +27,7 @@ struct Saved : torch::CustomClassHolder {
   QuantizedTensor weight;
   at::ScalarType compute_dtype = at::kFloat;
   std::optional<at::ScalarType> bias_dtype;  // none: no bias
-  std::optional<double> scale;               // of a low-rank term
-  bool own_input = false;                    // it reads another tensor than x
+  std::optional<LowRank> low_rank;           // without its tensors
 };
 
 // The weight as the kernels read it, packed for this call if it is not; nothing where they do not
@@ -45,27 +46,21 @@ class Nf4LinearFn : public torch::autograd::Function<Nf4LinearFn> {
   static at::Tensor forward(AutogradContext* context,
                             const at::Tensor& x,
                             const OptionalTensor& bias,
-                            const OptionalTensor& input,
-                            const OptionalTensor& a,
-                            const OptionalTensor& b,
+                            const OptionalTensor& /*a*/,  // low_rank's, for the graph to see
+                            const OptionalTensor& /*b*/,
                             const QuantizedTensor& weight,
                             at::ScalarType compute_dtype,
-                            std::optional<double> scale) {
+                            const LowRank* low_rank) {
     auto saved = c10::make_intrusive<Saved>();
     saved->weight = weight;
     saved->compute_dtype = compute_dtype;
     if (bias) saved->bias_dtype = bias->scalar_type();
-    saved->scale = scale;
-    saved->own_input = input.has_value();
     context->saved_data["saved"] = c10::IValue::make_capsule(saved);
 
     at::AutoDispatchBelowADInplaceOrView below;
     if (const auto packed = packed_for(weight, compute_dtype)) {
-      std::optional<LowRank> low_rank;
-      if (scale) low_rank.emplace(LowRank{*a, *b, *scale, input.value_or(at::Tensor())});
-      auto [y, u] =
-          detail::packed_forward(x, *packed, bias, compute_dtype, low_rank ? &*low_rank : nullptr);
-      if (scale) context->save_for_backward({input.value_or(x), *a, *b, u});
+      auto [y, u] = detail::packed_forward(x, *packed, bias, compute_dtype, low_rank);
+      if (low_rank != nullptr) save(context, *saved, x, *low_rank, u);
       return y;
     }
     const at::Tensor dense = dequantize_4bit(weight, compute_dtype);
@@ -82,31 +77,23 @@ class Nf4LinearFn : public torch::autograd::Function<Nf4LinearFn> {
     const auto holder = context->saved_data["saved"].toCapsule();
     const auto& saved = static_cast<const Saved&>(*holder);
     // Without the term dx depends on dy alone; with it, on what trains as well.
-    if (saved.scale) detail::refuse_second_derivatives(kOp);
+    if (saved.low_rank) detail::refuse_second_derivatives(kOp);
     at::NoGradGuard no_grad;
     // The context counts only the tensors that were given.
     std::size_t next = 1;
     const auto wanted_if = [&](bool given) { return given && context->needs_input_grad(next++); };
     const bool needs_x = context->needs_input_grad(0);
     const bool needs_bias = wanted_if(saved.bias_dtype.has_value());
-    const bool needs_input = wanted_if(saved.own_input);
-    const bool needs_a = wanted_if(saved.scale.has_value());
-    const bool needs_b = wanted_if(saved.scale.has_value());
+    const bool needs_a = wanted_if(saved.low_rank.has_value());
+    const bool needs_b = wanted_if(saved.low_rank.has_value());
 
     detail::Gradients found;
     at::Tensor dbias;
     if (const auto packed = packed_for(saved.weight, saved.compute_dtype)) {
       std::optional<detail::SavedLowRank> low_rank;
-      if (saved.scale) {
-        const variable_list kept = context->get_saved_variables();
-        low_rank.emplace(detail::SavedLowRank{
-            {kept[1], kept[2], *saved.scale, saved.own_input ? kept[0] : at::Tensor()},
-            kept[0],
-            kept[3]});
-      }
-      found =
-          detail::packed_backward(dy, *packed, saved.compute_dtype, low_rank ? &*low_rank : nullptr,
-                                  {needs_x, needs_input, needs_a, needs_b});
+      if (saved.low_rank) low_rank = restored(*saved.low_rank, context->get_saved_variables());
+      found = detail::packed_backward(dy, *packed, saved.compute_dtype,
+                                      low_rank ? &*low_rank : nullptr, {needs_x, needs_a, needs_b});
     } else if (needs_x) {
       const at::Tensor dense = dequantize_4bit(saved.weight, saved.compute_dtype);
       found.x = at::matmul(dy.to(saved.compute_dtype), dense).to(dy.scalar_type());
@@ -117,7 +104,35 @@ class Nf4LinearFn : public torch::autograd::Function<Nf4LinearFn> {
       dbias = dy.reshape({-1, dy.size(-1)}).sum(at::IntArrayRef{0}, false, sum_dtype);
       dbias = dbias.to(*saved.bias_dtype);
     }
-    return {found.x, dbias, found.input, found.a, found.b, {}, {}, {}};
+    return {found.x, dbias, found.a, found.b, {}, {}, {}};
+  }
+
+ private:
+  // A, B, u, and either x or what it is made of.
+  static void save(AutogradContext* context,
+                   Saved& saved,
+                   const at::Tensor& x,
+                   const LowRank& term,
+                   const at::Tensor& u) {
+    variable_list kept = {term.a, term.b, u};
+    std::optional<Recipe> recipe;
+    if (!term.a.requires_grad()) {
+      // Nothing reads x.
+    } else if (!term.recipe) {
+      kept.push_back(x);
+    } else {
+      kept.insert(kept.end(), term.recipe->inputs.begin(), term.recipe->inputs.end());
+      recipe.emplace(Recipe{{}, term.recipe->make});
+    }
+    context->save_for_backward(std::move(kept));
+    saved.low_rank.emplace(LowRank{{}, {}, term.scale, term.mask, std::move(recipe)});
+  }
+
+  static detail::SavedLowRank restored(const LowRank& saved, const variable_list& kept) {
+    const auto x = [recipe = saved.recipe, inputs = variable_list(kept.begin() + 3, kept.end())] {
+      return recipe ? recipe->make(inputs) : inputs.front();
+    };
+    return {{kept[0], kept[1], saved.scale, saved.mask}, x, kept[2]};
   }
 };
 
@@ -138,17 +153,12 @@ void check_low_rank(const LowRank& term, const at::Tensor& x, const QuantizedTen
   LORAPP_CHECK(r > 0, kOp, "the low-rank term has the rank 0");
   check("A", term.a, r, w.size(1));
   check("B", term.b, w.size(0), r);
-  LORAPP_CHECK(!term.input.defined() || (term.input.sizes() == x.sizes() &&
-                                         detail::is_compute_dtype(term.input.scalar_type()) &&
-                                         term.input.device() == x.device()),
-               kOp, "the input of the low-rank term does not fit x; expected the shape ", x.sizes(),
-               " on ", x.device());
 }
 
 // The low-rank term by itself.
 at::Tensor low_rank_term(const LowRank& term, const at::Tensor& x) {
-  const at::Tensor& input = term.input.defined() ? term.input : x;
-  return at::linear(at::linear(input.to(at::kFloat), term.a), term.b) * term.scale;
+  const at::Tensor input = (term.mask ? term.mask(x) : x).to(at::kFloat);
+  return at::linear(at::linear(input, term.a), term.b) * term.scale;
 }
 
 }  // namespace
@@ -182,8 +192,8 @@ torch::Tensor linear_4bit(const torch::Tensor& x,
   const at::ScalarType dtype = resolve_compute_dtype(compute_dtype, x.device());
   const OptionalTensor b = has_bias ? bias : std::nullopt;
   const auto plain = [&] {
-    return Nf4LinearFn::apply(x, b, OptionalTensor(), OptionalTensor(), OptionalTensor(), w, dtype,
-                              std::optional<double>());
+    const LowRank* none = nullptr;
+    return Nf4LinearFn::apply(x, b, OptionalTensor(), OptionalTensor(), w, dtype, none);
   };
   if (!low_rank) return plain();
   const bool packs = w.is_packed() || detail::PackedCodes::fits(w.tables());
@@ -191,10 +201,8 @@ torch::Tensor linear_4bit(const torch::Tensor& x,
     const at::Tensor y = plain();
     return y + low_rank_term(*low_rank, x).to(y.scalar_type());
   }
-  const OptionalTensor input =
-      low_rank->input.defined() ? OptionalTensor(low_rank->input) : std::nullopt;
-  return Nf4LinearFn::apply(x, b, input, OptionalTensor(low_rank->a), OptionalTensor(low_rank->b),
-                            w, dtype, std::optional<double>(low_rank->scale));
+  return Nf4LinearFn::apply(x, b, OptionalTensor(low_rank->a), OptionalTensor(low_rank->b), w,
+                            dtype, &*low_rank);
 }
 
 }  // namespace lorapp

@@ -1,11 +1,16 @@
 // Blocks of rows are packed once and multiplied with all that they meet.
 #include "quant/products.hpp"
 
+#include "quant/checks.hpp"
 #include "quant/float_type.hpp"
 #include "quant/packed_codes.hpp"
 #include "quant/row_block.hpp"
 
+#include <lorapp/error.hpp>
+
 #include <ATen/ATen.h>
+
+#include <utility>
 
 namespace lorapp::detail {
 namespace {
@@ -76,6 +81,17 @@ at::Tensor dense_backward(const at::Tensor& dy, const at::Tensor& weight) {
   return dx.reshape(resized(dy, w.columns));
 }
 
+at::Tensor low_rank_input(const LowRank& term, const at::Tensor& x) {
+  if (!term.mask) return matrix_rows(x);
+  const at::Tensor masked = term.mask(x);
+  LORAPP_CHECK(masked.sizes() == x.sizes() && is_compute_dtype(masked.scalar_type()) &&
+                   masked.device() == x.device(),
+               "linear_4bit", "the mask of the low-rank term gave ", masked.scalar_type(), " ",
+               masked.sizes(), " on ", masked.device(), "; expected a floating type, ", x.sizes(),
+               " on ", x.device());
+  return matrix_rows(masked);
+}
+
 PackedForward packed_forward(const at::Tensor& x,
                              const QuantizedTensor& weight,
                              const std::optional<at::Tensor>& bias,
@@ -88,9 +104,10 @@ PackedForward packed_forward(const at::Tensor& x,
   if (bias) wide_bias = bias->to(compute_dtype).to(at::kFloat).contiguous();
   const float* b = bias ? wide_bias.const_data_ptr<float>() : nullptr;
 
+  const bool masks = low_rank != nullptr && low_rank->mask;
   at::Tensor input, lora_a, lora_b, u;
   if (low_rank != nullptr) {
-    input = low_rank->input.defined() ? matrix_rows(low_rank->input) : rows;
+    input = masks ? low_rank_input(*low_rank, x) : rows;
     lora_a = low_rank->a.contiguous();
     lora_b = low_rank->b;
     u = at::empty({count, lora_a.size(0)}, at::kFloat);
@@ -115,9 +132,8 @@ PackedForward packed_forward(const at::Tensor& x,
     if (low_rank == nullptr) return block.multiply({.packed = &w}, false, y_part, b);
     const at::Tensor u_part = u.slice(0, begin, end);
     const kernels::DenseMatrix a = dense_matrix(lora_a);
-    const RowBlock input_block = low_rank->input.defined()
-                                     ? RowBlock(input.slice(0, begin, end), w.columns, kF32)
-                                     : block.as_f32(part);
+    const RowBlock input_block =
+        masks ? RowBlock(input.slice(0, begin, end), w.columns, kF32) : block.as_f32(part);
     input_block.multiply({.dense = &a}, false, u_part);
     u_part.mul_(low_rank->scale);
     const RowBlock u_block(u_part, u_part.size(1), kF32);
@@ -137,14 +153,14 @@ Gradients packed_backward(const at::Tensor& dy,
   const std::int64_t count = rows.size(0);
   const std::int64_t depth = kernels::panels_of(w.rows) * kernels::kPanelRows;
   Gradients gradients;
-  at::Tensor dx, dinput, du, lora_a, lora_b;
+  at::Tensor dx, dmasked, du, lora_a, lora_b;  // dmasked: of what A has read, where it is not x
   if (wanted.x) dx = at::empty({count, w.columns}, rows.options());
-  const bool shares_x = low_rank != nullptr && !low_rank->term.input.defined();
+  const bool masks = low_rank != nullptr && low_rank->term.mask;
   if (low_rank != nullptr) {
     lora_a = low_rank->term.a.contiguous();
     lora_b = low_rank->term.b.contiguous();
     du = at::empty({count, lora_a.size(0)}, at::kFloat);
-    if (wanted.input) dinput = at::empty({count, w.columns}, at::kFloat);
+    if (masks && wanted.x) dmasked = at::empty({count, w.columns}, at::kFloat);
   }
   for_each_row_block(count, [&](std::int64_t begin, std::int64_t end) {
     const at::Tensor part = rows.slice(0, begin, end);
@@ -160,21 +176,24 @@ Gradients packed_backward(const at::Tensor& dy,
     if (wanted.x) {
       const at::Tensor dx_part = dx.slice(0, begin, end);
       std::optional<RowBlock::LowRankTerm> term;
-      if (shares_x) term.emplace(RowBlock::LowRankTerm{*du_block, lora_a});
+      if (low_rank != nullptr && !masks) term.emplace(RowBlock::LowRankTerm{*du_block, lora_a});
       block.multiply({.packed = &w}, true, dx_part, nullptr, term ? &*term : nullptr);
     }
-    if (dinput.defined()) {
+    if (dmasked.defined()) {
       const kernels::DenseMatrix a = dense_matrix(lora_a);
-      du_block->multiply({.dense = &a}, true, dinput.slice(0, begin, end));
+      du_block->multiply({.dense = &a}, true, dmasked.slice(0, begin, end));
     }
   });
-  const auto shaped = [&](const at::Tensor& gradient, at::ScalarType dtype) {
-    return gradient.to(dtype).reshape(resized(dy, w.columns));
-  };
-  if (wanted.x) gradients.x = shaped(dx, dy.scalar_type());
+  if (wanted.x) {
+    const std::vector<std::int64_t> shape = resized(dy, w.columns);
+    gradients.x = dx.to(dy.scalar_type()).reshape(shape);
+    if (dmasked.defined()) {
+      const at::Tensor through = low_rank->term.mask(std::exchange(dmasked, {}).reshape(shape));
+      gradients.x.add_(through.to(dy.scalar_type()));
+    }
+  }
   if (low_rank == nullptr) return gradients;
-  if (dinput.defined()) gradients.input = shaped(dinput, low_rank->term.input.scalar_type());
-  if (wanted.a) gradients.a = outer_product(du, matrix_rows(low_rank->input));
+  if (wanted.a) gradients.a = outer_product(du, low_rank_input(low_rank->term, low_rank->x()));
   if (wanted.b) gradients.b = outer_product(low_rank->u, rows).t().contiguous();
   return gradients;
 }

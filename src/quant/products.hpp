@@ -6,6 +6,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <optional>
 
 namespace lorapp::detail {
@@ -29,19 +30,22 @@ PackedForward packed_forward(const at::Tensor& x,
 /// The low-rank term of a forward pass.
 struct SavedLowRank {
   LowRank term;
-  at::Tensor input;  // what A has read: x, or an input of its own
+  std::function<at::Tensor()> x;  // as it was; called once, for the gradient of A
   at::Tensor u;
 };
 
 struct Gradients {
-  at::Tensor x, input, a, b;
+  at::Tensor x, a, b;
 };
 struct WantedGradients {
-  bool x, input, a, b;
+  bool x, a, b;
 };
 
-/// The gradients that are wanted: dy · W for x; of a low-rank term those of A and B, in float32,
-/// and that of its input, which is added to x's where it reads x.
+/// What A reads of x [..., in], as rows: mask(x), or x itself.
+at::Tensor low_rank_input(const LowRank& term, const at::Tensor& x);
+
+/// The gradients that are wanted: dy · W for x, plus the low-rank term's; those of A and B, in
+/// float32.
 Gradients packed_backward(const at::Tensor& dy,
                           const QuantizedTensor& w,
                           at::ScalarType compute_dtype,

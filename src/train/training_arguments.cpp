@@ -38,7 +38,7 @@ constexpr std::array<std::pair<SchedulerType, std::string_view>, 7> kSchedulers 
     {SchedulerType::inverse_sqrt, "inverse_sqrt"},
 }};
 
-// Calls f(name, field) for every field but the schedule's and the nested ones.
+// Calls f(name, field) for every field but those with names for values and the nested ones.
 template <class Args, class F>
 void for_each_field(Args& args, F&& f) {
   f("output_dir", args.output_dir);
@@ -235,6 +235,11 @@ void TrainingArguments::validate() const {
   check_strategy(problems, "save_strategy", save_strategy);
   check_strategy(problems, "eval_strategy", eval_strategy);
   batch("per_device_eval_batch_size", per_device_eval_batch_size);
+  if (gradient_checkpointing_mode == CheckpointingMode::none) {
+    problems.add(
+        "gradient_checkpointing_mode is \"none\"; expected \"selective\" or \"full\", and "
+        "gradient_checkpointing false for none");
+  }
   beta("adam_beta1", adam_beta1);
   beta("adam_beta2", adam_beta2);
   positive("adam_epsilon", adam_epsilon);
@@ -267,13 +272,21 @@ TrainingArguments TrainingArguments::from_file(const std::filesystem::path& path
   const json object = detail::read_json_object(path, kOp);
   Problems problems(kOp, path.string());
   TrainingArguments args;
-  std::set<std::string> known = {"lr_scheduler_type", "lr_scheduler_kwargs"};
+  std::set<std::string> known = {"lr_scheduler_type", "lr_scheduler_kwargs",
+                                 "gradient_checkpointing_mode"};
   const FieldReader reader{object, problems, known};
   for_each_field(args, reader);
   reader("data_seed", args.data_seed);
   if (const auto name = detail::find_string(object, "lr_scheduler_type", problems)) {
     try {
       args.lr_scheduler_type = parse_scheduler_type(*name);
+    } catch (const Error& error) {
+      problems.add(error.what());
+    }
+  }
+  if (const auto name = detail::find_string(object, "gradient_checkpointing_mode", problems)) {
+    try {
+      args.gradient_checkpointing_mode = parse_checkpointing_mode(*name);
     } catch (const Error& error) {
       problems.add(error.what());
     }
@@ -293,6 +306,7 @@ void TrainingArguments::save(const std::filesystem::path& path) const {
   for_each_field(*this, [&object](const char* name, const auto& field) { object[name] = field; });
   if (data_seed) object["data_seed"] = *data_seed;
   object["lr_scheduler_type"] = scheduler_name(lr_scheduler_type);
+  object["gradient_checkpointing_mode"] = checkpointing_mode_name(gradient_checkpointing_mode);
   const SchedulerOptions& options = lr_scheduler_kwargs;
   json kwargs = {{"lr_end", options.lr_end}, {"power", options.power}};
   kwargs["num_cycles"] = options.num_cycles ? json(*options.num_cycles) : json();

@@ -69,7 +69,7 @@ class ScriptedModel : public CausalLM {
   }
 
   void seed_dropout(std::uint64_t) override {}
-  void set_gradient_checkpointing(bool) override {}
+  void set_gradient_checkpointing(CheckpointingMode) override {}
   std::string name_or_path() const override { return {}; }
   void save_pretrained(const std::filesystem::path&) const override {}
 

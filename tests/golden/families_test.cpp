@@ -87,13 +87,13 @@ TEST_SUITE("golden families") {
     CHECK(configs.size() == kFamilies.size() + 1);  // and "frequencies"
     const ToyBatch batch = toy_batch(golden);
     for (const std::string& name : kFamilies) {
-      for (const bool checkpointing : {false, true}) {
+      for (const auto& mode : kCheckpointingModes) {
         CAPTURE(name);
-        CAPTURE(checkpointing);
+        CAPTURE(mode.second);
         const TemporaryFolder folder;
         write_model(folder, configs[name]);
         PeftModel model = adapted(folder);
-        model.set_gradient_checkpointing(checkpointing);
+        model.set_gradient_checkpointing(mode.first);
         const torch::Tensor logits = model.forward(batch.input);
         const torch::Tensor loss = mean_loss(logits, batch.next);
         CHECK_GOLDEN(logits, golden[name + ".logits"]);

@@ -22,14 +22,14 @@ TEST_SUITE("golden lora") {
       const GoldenTensors golden(name + ".safetensors");
       const ToyBatch batch = toy_batch(golden);
       for (const bool quantized : {false, true}) {
-        for (const bool checkpointing : {false, true}) {
+        for (const auto& mode : kCheckpointingModes) {
           const std::string prefix = quantized ? "nf4_lora." : "lora.";
           CAPTURE(name);
           CAPTURE(prefix);
-          CAPTURE(checkpointing);
+          CAPTURE(mode.second);
           PeftModel model = PeftModel::from_pretrained(
               load_toy(name, quantized), golden_path(name) / "adapter", /*is_trainable=*/true);
-          model.set_gradient_checkpointing(checkpointing);
+          model.set_gradient_checkpointing(mode.first);
           const torch::Tensor hidden = model.hidden_states(batch.input);
           const torch::Tensor logits = model.lm_head(hidden);
           const torch::Tensor loss = mean_loss(logits, batch.next);

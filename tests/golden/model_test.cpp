@@ -56,10 +56,10 @@ TEST_SUITE("golden models") {
     const ToyBatch batch = toy_batch(golden);
     const auto names = golden.names_under("base.grad.");
     REQUIRE(names.size() == 35);
-    for (const bool checkpointing : {false, true}) {
-      CAPTURE(checkpointing);
+    for (const auto& mode : kCheckpointingModes) {
+      CAPTURE(mode.second);
       const auto model = load_toy("llama", false);
-      model->set_gradient_checkpointing(checkpointing);
+      model->set_gradient_checkpointing(mode.first);
       mean_loss(model->forward(batch.input), batch.next).backward();
       const auto parameters = model->named_parameters();
       CHECK(parameters.size() == names.size());

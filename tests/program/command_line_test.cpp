@@ -56,6 +56,7 @@ std::map<std::string, Arguments> promised_options() {
         "--save-total-limit",
         "--eval-steps",
         "--gradient-checkpointing",
+        "--gradient-checkpointing-mode",
         "--resume-from-checkpoint",
         "--fp16",
         "--bf16"}},
@@ -138,6 +139,10 @@ TEST_SUITE("program") {
         {"finetune", "--model", "m", "--data", "d", "--output-dir", "o", "--eval-split", "2.5"},
         {"finetune", "--model", "m", "--data", "d", "--output-dir", "o", "--eval-split", "1e300"},
         {"finetune", "--model", "m", "--data", "d", "--output-dir", "o", "--eval-steps", "5"},
+        {"finetune", "--model", "m", "--data", "d", "--output-dir", "o",
+         "--gradient-checkpointing-mode", "none"},
+        {"finetune", "--model", "m", "--data", "d", "--output-dir", "o",
+         "--no-gradient-checkpointing", "--gradient-checkpointing-mode", "full"},
         {"finetune", "--model", "m", "--data", "d", "--output-dir", "o", "--init-adapter", "a",
          "--resume-from-checkpoint", "last"}};
     for (const Arguments& arguments : wrong) {

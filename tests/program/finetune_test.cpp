@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <csignal>
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -155,6 +156,24 @@ TEST_SUITE("program") {
     const Outcome other = run_lorapp(world.finetune(resume, "parts"));
     CHECK(other.status == 1);
     CHECK(contains(other.err, "weight_decay was 0 "));
+  }
+
+  TEST_CASE("finetune: every mode of gradient checkpointing is noted and makes the same adapter") {
+    const World world;
+    const std::map<std::string, Arguments> options = {
+        {"none", {}},
+        {"full", {"--gradient-checkpointing"}},
+        {"selective", {"--gradient-checkpointing-mode", "selective"}}};
+    for (const auto& run : options) {
+      CAPTURE(run.first);
+      REQUIRE(run_lorapp(world.finetune(run.second, run.first)).status == 0);
+      const Json written = json_file(world.path(run.first + "/training_args.json"));
+      CHECK(written["gradient_checkpointing"] == (run.first != "none"));
+      CHECK(written["gradient_checkpointing_mode"] ==
+            (run.first == "selective" ? "selective" : "full"));
+      CHECK(read_file(world.path(run.first + "/adapter_model.safetensors")) ==
+            read_file(world.path("full/adapter_model.safetensors")));
+    }
   }
 
   TEST_CASE("finetune: a schedule's own options are JSON, and a wrong one is a usage error") {

@@ -31,29 +31,34 @@ torch::Tensor leaf(const torch::Tensor& x) {
 
 // The operands of a layer with an adapter, and the gradients that they got.
 struct Operands {
-  torch::Tensor x, bias, input, a, b;
+  torch::Tensor x, bias, a, b;
+  torch::Tensor factors = {};  // of the mask, if there is one; no operand of the graph
 
   Operands copy(std::optional<torch::Dtype> dtype = std::nullopt) const {
     const auto convert = [&](const torch::Tensor& t) {
       return leaf(t.defined() && dtype ? t.to(*dtype) : t);
     };
-    return {convert(x), convert(bias), convert(input), convert(a), convert(b)};
+    return {convert(x), convert(bias), convert(a), convert(b), factors};
   }
-  std::vector<torch::Tensor> all() const { return {x, bias, input, a, b}; }
+  std::vector<torch::Tensor> all() const { return {x, bias, a, b}; }
 };
 
 constexpr double kScale = 1.75;
 
 // y of the fused layer; its gradients are in `operands`.
 torch::Tensor fused(const Operands& operands, const QuantizedTensor& w, torch::Dtype compute) {
-  const LowRank term{operands.a, operands.b, kScale, operands.input};
+  LowRank term{operands.a, operands.b, kScale};
+  if (operands.factors.defined()) {
+    term.mask = [factors = operands.factors](const torch::Tensor& x) { return x * factors; };
+  }
   const std::optional<torch::Tensor> bias =
       operands.bias.defined() ? std::optional(operands.bias) : std::nullopt;
   return linear_4bit(operands.x, w, bias, compute, term);
 }
 
 torch::Tensor composed(const Operands& operands, const torch::Tensor& dense) {
-  const torch::Tensor& input = operands.input.defined() ? operands.input : operands.x;
+  const torch::Tensor input =
+      operands.factors.defined() ? operands.x * operands.factors : operands.x;
   const torch::Tensor y = at::linear(
       operands.x, dense, operands.bias.defined() ? std::optional(operands.bias) : std::nullopt);
   return y + at::linear(at::linear(input, operands.a), operands.b) * kScale;
@@ -69,20 +74,20 @@ TEST_SUITE("products") {
         REQUIRE(w.is_packed());
         const torch::Tensor dense = dequantize_4bit(w).to(torch::kFloat64);
         for (const int64_t rows : {int64_t{1}, int64_t{4}, int64_t{5}, int64_t{37}, int64_t{500}}) {
-          for (const bool own_input : {false, true}) {
+          for (const bool masked : {false, true}) {
             for (const bool with_bias : {false, true}) {
               const int64_t rank = rows == 37 ? 200 : 8;  // more than one block of depth
               const Operands given{random({rows, in}, 2),
                                    with_bias ? random({out}, 3) : torch::Tensor(),
-                                   own_input ? random({rows, in}, 4) : torch::Tensor(),
-                                   random({rank, in}, 5), random({out, rank}, 6)};
+                                   random({rank, in}, 5), random({out, rank}, 6),
+                                   masked ? random({rows, in}, 4) : torch::Tensor()};
               const Operands mine = given.copy(), reference = given.copy(torch::kFloat64);
               const torch::Tensor y = fused(mine, w, torch::kFloat32);
               const torch::Tensor want = composed(reference, dense);
               const torch::Tensor dy = random({rows, out}, 7);
               y.backward(dy);
               want.backward(dy.to(torch::kFloat64));
-              INFO("[", out, ", ", in, "] rows ", rows, " own input ", own_input);
+              INFO("[", out, ", ", in, "] rows ", rows, " masked ", masked);
               CHECK(difference(y, want) < 1e-6);
               const std::vector<torch::Tensor> operands = mine.all(), wanted = reference.all();
               for (std::size_t i = 0; i < operands.size(); ++i) {
@@ -102,7 +107,7 @@ TEST_SUITE("products") {
     const torch::Tensor dense = dequantize_4bit(w).to(torch::kFloat64);
     const torch::Tensor x = random({40, 256}, 2, torch::kBFloat16);
     const torch::Tensor a = random({16, 256}, 3), b = random({96, 16}, 4);
-    const Operands mine{leaf(x), {}, {}, leaf(a), leaf(b)};
+    const Operands mine{leaf(x), {}, leaf(a), leaf(b)};
     const Operands reference = mine.copy(torch::kFloat64);
     const torch::Tensor y = fused(mine, w, torch::kBFloat16);
     const torch::Tensor want = composed(reference, dense);
@@ -116,6 +121,74 @@ TEST_SUITE("products") {
     CHECK(difference(mine.a.grad(), reference.a.grad()) < 1e-5);
     CHECK(difference(mine.b.grad(), reference.b.grad()) < 1e-5);
     CHECK((mine.a.grad().scalar_type() == torch::kFloat32));
+  }
+
+  TEST_CASE("a mask changes no bit against a product of x masked before, for every table") {
+    test::for_each_isa([](const std::string&) {
+      for (const torch::Dtype dtype : {torch::kFloat32, torch::kBFloat16}) {
+        for (const int64_t rows : {int64_t{1}, int64_t{37}, int64_t{500}}) {
+          // Without a base the products are those of the low-rank term alone.
+          const QuantizedTensor w = quantize_4bit(torch::zeros({64, 128})).packed();
+          const torch::Tensor factors = random({rows, 128}, 4).gt(0.3).to(torch::kFloat) * 1.5;
+          const auto mask = [&](const torch::Tensor& x) { return x.to(torch::kFloat) * factors; };
+          const torch::Tensor dy = random({rows, 64}, 7, dtype);
+          std::vector<std::vector<torch::Tensor>> results;
+          for (const bool before : {false, true}) {
+            const torch::Tensor x = leaf(random({rows, 128}, 2, dtype));
+            const torch::Tensor a = leaf(random({8, 128}, 5)), b = leaf(random({64, 8}, 6));
+            LowRank term{a, b, kScale};
+            if (!before) term.mask = mask;
+            const torch::Tensor y =
+                linear_4bit(before ? mask(x) : x, w, {}, torch::kFloat32, term).to(dtype);
+            y.backward(dy);
+            results.push_back({y, x.grad(), a.grad(), b.grad()});
+          }
+          for (std::size_t i = 0; i < results[0].size(); ++i) {
+            INFO(dtype, " rows ", rows, " result ", i);
+            CHECK(torch::equal(results[0][i], results[1][i]));
+          }
+        }
+      }
+    });
+  }
+
+  TEST_CASE("x is made again from its recipe, once a backward pass, and is not kept") {
+    const QuantizedTensor w = quantize_4bit(random({32, 64}, 1)).packed();
+    const torch::Tensor half = leaf(random({9, 64}, 2));
+    const auto a_gradients = [&](bool from_recipe, int& calls) {
+      const torch::Tensor a = leaf(random({4, 64}, 3)), b = random({32, 4}, 4);
+      LowRank term{a, b};
+      torch::Tensor x = half * 2;
+      if (from_recipe) {
+        term.recipe = Recipe{{half}, [&calls](const std::vector<torch::Tensor>& inputs) {
+                               ++calls;
+                               CHECK_FALSE(torch::GradMode::is_enabled());
+                               return inputs.at(0) * 2;
+                             }};
+      }
+      const torch::Tensor y = linear_4bit(x, w, {}, torch::kFloat32, term);
+      const auto weak = c10::weak_intrusive_ptr<c10::StorageImpl>(x.storage().getWeakStorageImpl());
+      x.reset();
+      CHECK(weak.expired() == from_recipe);
+      y.sum().backward({}, /*retain_graph=*/true);
+      y.sum().backward();
+      return a.grad();
+    };
+    int calls = 0;
+    const torch::Tensor want = a_gradients(false, calls);
+    CHECK(torch::equal(a_gradients(true, calls), want));
+    CHECK(calls == 2);
+  }
+
+  TEST_CASE("a recipe whose input was changed after the forward pass is an error") {
+    const QuantizedTensor w = quantize_4bit(random({32, 64}, 1)).packed();
+    const torch::Tensor half = random({9, 64}, 2);
+    LowRank term{leaf(random({4, 64}, 3)), random({32, 4}, 4)};
+    term.recipe =
+        Recipe{{half}, [](const std::vector<torch::Tensor>& inputs) { return inputs.at(0) * 2; }};
+    const torch::Tensor y = linear_4bit(half * 2, w, {}, torch::kFloat32, term);
+    half.add_(1);
+    CHECK_THROWS_AS(y.sum().backward(), c10::Error);
   }
 
   TEST_CASE("only the operands that want a gradient get one") {
@@ -132,8 +205,11 @@ TEST_SUITE("products") {
   TEST_CASE("a weight that cannot be packed takes a low-rank term too") {
     const QuantizedTensor w = quantize_4bit(random({32, 50}, 1));
     REQUIRE_FALSE(w.packed().is_packed());
-    const Operands mine{
-        leaf(random({9, 50}, 2)), {}, {}, leaf(random({4, 50}, 3)), leaf(random({32, 4}, 4))};
+    const Operands mine{leaf(random({9, 50}, 2)),
+                        {},
+                        leaf(random({4, 50}, 3)),
+                        leaf(random({32, 4}, 4)),
+                        random({9, 50}, 5)};
     const Operands reference = mine.copy();
     const torch::Tensor y = fused(mine, w, torch::kFloat32);
     const torch::Tensor want = composed(reference, dequantize_4bit(w));
@@ -154,7 +230,8 @@ TEST_SUITE("products") {
     CHECK(contains(message({a, random({32, 5}, 4)}), "[32, 4]"));
     CHECK(contains(message({a, b.to(torch::kBFloat16)}), "B of the low-rank term is BFloat16"));
     CHECK(contains(message({a, torch::Tensor()}), "undefined"));
-    CHECK(contains(message({a, b, 1, random({8, 64}, 5)}), "[9, 64]"));
+    const auto wrong_mask = [](const torch::Tensor& rows) { return rows.slice(0, 1); };
+    CHECK(contains(message({a, b, 1, wrong_mask}), "Float [8, 64] on cpu; expected"));
   }
 
   TEST_CASE("a dense layer and its gradients are LibTorch's, for every table and type") {

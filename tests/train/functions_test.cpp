@@ -275,12 +275,14 @@ TEST_CASE("training_arguments: one error names every wrong value") {
   args.save_strategy = "never";
   args.adam_beta2 = 1;
   args.weight_decay = -0.1;
+  args.gradient_checkpointing_mode = CheckpointingMode::none;
   const std::string message = error_of([&] { args.validate(); });
   for (const char* part :
        {"output_dir is empty", "per_device_train_batch_size is 0",
         "gradient_accumulation_steps is -2", "learning_rate is inf", "num_train_epochs is 0",
         "logging_steps is 1.5", "save_steps is 0", "warmup_steps is -1", "max_steps is 0",
-        "save_strategy is \"never\"", "adam_beta2 is 1", "weight_decay is -0.1"}) {
+        "save_strategy is \"never\"", "adam_beta2 is 1", "weight_decay is -0.1",
+        "gradient_checkpointing_mode is \"none\""}) {
     CHECK_MESSAGE(contains(message, part), part, " in ", message);
   }
   CHECK_NOTHROW(TrainingArguments{}.validate());
@@ -311,14 +313,19 @@ TEST_CASE("training_arguments: the file reads back equal; unknown keys and types
   args.logging_strategy = "epoch";
   args.data_seed = 7;
   args.torch_checkpoints = true;
+  args.gradient_checkpointing = true;
+  args.gradient_checkpointing_mode = CheckpointingMode::selective;
+  CHECK((args.checkpointing_mode() == CheckpointingMode::selective));
   args.save(folder / "training_args.json");
   CHECK(TrainingArguments::from_file(folder / "training_args.json") == args);
   const std::string message = error_of([&] {
-    TrainingArguments::from_file(folder.write(
-        "bad.json",
-        R"({"learning_rat": 1, "seed": -1, "shuffle": 3, "lr_scheduler_type": "step"})"));
+    TrainingArguments::from_file(
+        folder.write("bad.json",
+                     R"({"learning_rat": 1, "seed": -1, "shuffle": 3, "lr_scheduler_type": "step",
+            "gradient_checkpointing_mode": "some"})"));
   });
-  for (const char* part : {"unknown key learning_rat", "seed is -1", "shuffle", "\"step\""}) {
+  for (const char* part :
+       {"unknown key learning_rat", "seed is -1", "shuffle", "\"step\"", "\"some\""}) {
     CHECK_MESSAGE(contains(message, part), message);
   }
 }

@@ -149,15 +149,18 @@ TEST_CASE("trainer: the epoch's order is torch.randperm(seed + epoch)") {
 
 TEST_CASE("trainer: checkpointing changes no bit of the result, threads aside") {
   const TemporaryFolder folder;
-  const auto run = [&](bool checkpointing, const char* name) {
+  const auto run = [&](CheckpointingMode mode, const char* name) {
     PeftModel model = tiny_peft();
     TrainingArguments args = tiny_args(folder / name);
     args.save_strategy = "no";
-    args.gradient_checkpointing = checkpointing;
+    args.gradient_checkpointing = mode != CheckpointingMode::none;
+    if (args.gradient_checkpointing) args.gradient_checkpointing_mode = mode;
     Trainer(model, args, tiny_dataset(22)).train();
     return values_of(model);
   };
-  CHECK(same_bits(run(false, "a"), run(true, "b")));
+  const auto without = run(CheckpointingMode::none, "a");
+  CHECK(same_bits(without, run(CheckpointingMode::selective, "b")));
+  CHECK(same_bits(without, run(CheckpointingMode::full, "c")));
 }
 
 TEST_CASE("trainer: only adapters change, and the mode of the model is restored") {

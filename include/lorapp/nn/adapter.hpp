@@ -23,9 +23,9 @@ struct LORAPP_API LinearAdapter : torch::nn::Module {
   /// with a dense layer's output is taken in the wider dtype, then rounded to that of the output.
   virtual torch::Tensor delta(const torch::Tensor& x) = 0;
 
-  /// The same as delta(x) in a form that can be computed together with the product of a 4-bit
-  /// layer, where it has one.
-  virtual std::optional<LowRank> low_rank(const torch::Tensor& /*x*/) { return std::nullopt; }
+  /// What delta() does in a form that can be computed together with the product of a 4-bit layer,
+  /// where it has one. A mask in it is that of the next delta().
+  virtual std::optional<LowRank> low_rank() { return std::nullopt; }
 
   /// The update of the weight that delta() amounts to without dropout, [out, in]; for merging.
   virtual torch::Tensor delta_weight() = 0;

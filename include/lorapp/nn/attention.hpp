@@ -3,6 +3,7 @@
 #pragma once
 
 #include <lorapp/export.hpp>
+#include <lorapp/nn/checkpointing.hpp>
 #include <lorapp/nn/kv_cache.hpp>
 #include <lorapp/nn/linear.hpp>
 #include <lorapp/nn/model_config.hpp>
@@ -27,6 +28,7 @@ struct SequenceContext {
   std::vector<std::int64_t> cu_seqlens;
   Rotation rotation;
   KvCache* cache = nullptr;  ///< null in training
+  bool selective = false;    ///< CheckpointingMode::selective
 };
 
 namespace detail {
@@ -121,7 +123,7 @@ class LORAPP_API AttentionImpl : public torch::nn::Module {
   }
 
   /// x [T, hidden] → [T, hidden].
-  torch::Tensor forward(const torch::Tensor& x, const SequenceContext& context) {
+  torch::Tensor forward(const Activation& x, const SequenceContext& context) {
     torch::Tensor q = split_heads(q_proj(x));
     torch::Tensor k = split_heads(k_proj(x));
     if (q_norm) {

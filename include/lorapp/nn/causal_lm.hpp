@@ -3,6 +3,7 @@
 #pragma once
 
 #include <lorapp/export.hpp>
+#include <lorapp/nn/checkpointing_mode.hpp>
 #include <lorapp/nn/kv_cache.hpp>
 #include <lorapp/nn/load.hpp>
 #include <lorapp/nn/model_config.hpp>
@@ -41,9 +42,9 @@ class LORAPP_API CausalLM : public torch::nn::Module {
   /// The seed of all dropout masks of the next forward pass (LinearAdapter::seed_dropout).
   virtual void seed_dropout(std::uint64_t step_seed) = 0;
 
-  /// Recomputes each layer in the backward pass instead of keeping its activations; the gradients
-  /// are the same bits.
-  virtual void set_gradient_checkpointing(bool enabled) = 0;
+  /// What of its activations a forward pass keeps for the backward pass, which makes the rest
+  /// again; the gradients are the same bits.
+  virtual void set_gradient_checkpointing(CheckpointingMode mode) = 0;
 
   /// The folder the weights came from, as it was given; empty for a new model.
   virtual std::string name_or_path() const = 0;

@@ -7,6 +7,7 @@
 #include <lorapp/nn/attention.hpp>
 #include <lorapp/nn/causal_lm.hpp>
 #include <lorapp/nn/checkpointing.hpp>
+#include <lorapp/nn/checkpointing_mode.hpp>
 #include <lorapp/nn/embedding.hpp>
 #include <lorapp/nn/linear.hpp>
 #include <lorapp/nn/mlp.hpp>
@@ -45,8 +46,11 @@ class LORAPP_API DecoderLayerImpl : public torch::nn::Module {
 
   /// x [T, hidden] → [T, hidden].
   torch::Tensor forward(const torch::Tensor& x, const SequenceContext& context) {
-    const torch::Tensor attended = x + self_attn(input_layernorm(x), context);
-    return attended + mlp(post_attention_layernorm(attended));
+    const auto normed = [&](RMSNorm& norm, const torch::Tensor& residual) {
+      return context.selective ? Activation(norm->recipe(residual)) : norm(residual);
+    };
+    const torch::Tensor attended = x + self_attn(normed(input_layernorm, x), context);
+    return attended + mlp(normed(post_attention_layernorm, attended), context.selective);
   }
 
   /// forward(), recomputed in the backward pass with the dropout masks and the mode of this call.
@@ -134,10 +138,12 @@ class LORAPP_API DecoderImpl : public torch::nn::Module {
     context->cu_seqlens = input.cu_seqlens;
     context->rotation = rotary_.at(input.positions.to(device), x.scalar_type());
     context->cache = cache;
-    const bool recompute =
-        gradient_checkpointing && cache == nullptr && torch::GradMode::is_enabled();
+    const bool trains = cache == nullptr && torch::GradMode::is_enabled();
+    const CheckpointingMode mode = trains ? gradient_checkpointing : CheckpointingMode::none;
+    context->selective = mode == CheckpointingMode::selective;
     for (DecoderLayer& layer : layers) {
-      x = recompute ? layer->forward_checkpointed(x, context) : layer(x, *context);
+      x = mode == CheckpointingMode::full ? layer->forward_checkpointed(x, context)
+                                          : layer(x, *context);
     }
     if (cache != nullptr) cache->advance(input.num_tokens());
     return norm(x);
@@ -146,7 +152,7 @@ class LORAPP_API DecoderImpl : public torch::nn::Module {
   Embedding embed_tokens;
   std::vector<DecoderLayer> layers;
   RMSNorm norm;
-  bool gradient_checkpointing = false;
+  CheckpointingMode gradient_checkpointing = CheckpointingMode::none;
 
  private:
   RotaryEmbedding rotary_;
@@ -181,8 +187,8 @@ class LORAPP_API DecoderLM : public CausalLM {
     if (head_->adapter() != nullptr) head_->adapter()->seed_dropout(step_seed);
   }
 
-  void set_gradient_checkpointing(bool enabled) override {
-    model_->gradient_checkpointing = enabled;
+  void set_gradient_checkpointing(CheckpointingMode mode) override {
+    model_->gradient_checkpointing = mode;
   }
 
   void save_pretrained(const std::filesystem::path& dir) const override;

@@ -5,6 +5,7 @@
 #include <lorapp/error.hpp>
 #include <lorapp/export.hpp>
 #include <lorapp/nn/adapter.hpp>
+#include <lorapp/nn/checkpointing.hpp>
 #include <lorapp/quant/ops.hpp>
 #include <lorapp/quant/quantized_tensor.hpp>
 
@@ -34,10 +35,12 @@ class LORAPP_API LinearImpl : public torch::nn::Module {
   }
 
   /// x […, in] → […, out] in the dtype of x. The adapter's part is added to the base's.
-  torch::Tensor forward(const torch::Tensor& x) {
+  torch::Tensor forward(const Activation& input) {
+    const torch::Tensor& x = input.value;
     if (adapter_ == nullptr || !adapter_enabled_) return base(x);
     if (quantized_) {
-      if (const std::optional<LowRank> term = adapter_->low_rank(x)) {
+      if (std::optional<LowRank> term = adapter_->low_rank()) {
+        term->recipe = input.recipe;
         return linear_4bit(x, *quantized_, optional_bias(), compute_dtype_, term);
       }
     }

@@ -3,12 +3,15 @@
 #pragma once
 
 #include <lorapp/export.hpp>
+#include <lorapp/nn/checkpointing.hpp>
 #include <lorapp/nn/linear.hpp>
 #include <lorapp/nn/model_config.hpp>
 
 #include <torch/nn/module.h>
 #include <torch/nn/pimpl.h>
 #include <torch/types.h>
+
+#include <vector>
 
 namespace lorapp {
 
@@ -25,6 +28,12 @@ inline torch::Tensor composed_swiglu(const torch::Tensor& gate, const torch::Ten
 /// keeps nothing but them and can be differentiated once.
 LORAPP_API torch::Tensor swiglu(const torch::Tensor& gate, const torch::Tensor& up);
 
+/// How swiglu(gate, up) is made again.
+inline Recipe swiglu_recipe(const torch::Tensor& gate, const torch::Tensor& up) {
+  return {{gate, up},
+          [](const std::vector<torch::Tensor>& inputs) { return swiglu(inputs[0], inputs[1]); }};
+}
+
 class LORAPP_API MlpImpl : public torch::nn::Module {
  public:
   explicit MlpImpl(const ModelConfig& config)
@@ -36,9 +45,10 @@ class LORAPP_API MlpImpl : public torch::nn::Module {
     register_module("down_proj", down_proj);
   }
 
-  /// x [T, hidden] → [T, hidden].
-  torch::Tensor forward(const torch::Tensor& x) {
-    return down_proj(swiglu(gate_proj(x), up_proj(x)));
+  /// x [T, hidden] → [T, hidden]. `selective`: see CheckpointingMode.
+  torch::Tensor forward(const Activation& x, bool selective = false) {
+    const torch::Tensor gate = gate_proj(x), up = up_proj(x);
+    return down_proj(selective ? Activation(swiglu_recipe(gate, up)) : swiglu(gate, up));
   }
 
   Linear gate_proj;

@@ -5,12 +5,14 @@
 
 #include <lorapp/error.hpp>
 #include <lorapp/export.hpp>
+#include <lorapp/quant/ops.hpp>
 
 #include <torch/nn/module.h>
 #include <torch/nn/pimpl.h>
 #include <torch/types.h>
 
 #include <cstdint>
+#include <vector>
 
 namespace lorapp {
 
@@ -38,6 +40,13 @@ class LORAPP_API RMSNormImpl : public torch::nn::Module {
   RMSNormImpl(std::int64_t size, double eps) : size_(size), eps_(eps) {}
 
   torch::Tensor forward(const torch::Tensor& x) const { return rms_norm(x, weight_, eps_); }
+
+  /// How forward(x) is made again.
+  Recipe recipe(const torch::Tensor& x) const {
+    return {{x, weight_}, [eps = eps_](const std::vector<torch::Tensor>& inputs) {
+              return rms_norm(inputs[0], inputs[1], eps);
+            }};
+  }
 
   const torch::Tensor& weight() const noexcept { return weight_; }
   std::int64_t size() const noexcept { return size_; }

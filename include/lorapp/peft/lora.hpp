@@ -72,14 +72,21 @@ class LORAPP_API LoraAdapter : public LinearAdapter {
 
   /// x […, in] → […, out] in the dtype of A and B, to which x is converted first.
   torch::Tensor delta(const torch::Tensor& x) override {
-    const torch::Tensor input = drops() ? dropped(x) : x.to(a_.scalar_type());
+    torch::Tensor input = x.to(a_.scalar_type());
+    if (drops()) input = seeded_dropout(input, options_.dropout, mask_seed_);
     const auto bias = bias_.defined() ? std::optional<torch::Tensor>(bias_) : std::nullopt;
     return at::linear(at::linear(input, a_), b_, bias) * options_.scale;
   }
 
-  std::optional<LowRank> low_rank(const torch::Tensor& x) override {
+  std::optional<LowRank> low_rank() override {
     if (bias_.defined() || a_.scalar_type() != torch::kFloat32) return std::nullopt;
-    return LowRank{a_, b_, options_.scale, drops() ? dropped(x) : torch::Tensor()};
+    LowRank term{a_, b_, options_.scale};
+    if (drops()) {
+      term.mask = [p = options_.dropout, seed = mask_seed_](const torch::Tensor& x) {
+        return seeded_dropout(x.to(torch::kFloat32), p, seed);
+      };
+    }
+    return term;
   }
 
   /// scale · B A, [out, in].
@@ -104,9 +111,6 @@ class LORAPP_API LoraAdapter : public LinearAdapter {
 
  private:
   bool drops() const { return is_training() && options_.dropout > 0; }
-  torch::Tensor dropped(const torch::Tensor& x) const {
-    return seeded_dropout(x.to(a_.scalar_type()), options_.dropout, mask_seed_);
-  }
 
   Options options_;
   torch::Tensor a_;     // [r, in]

@@ -71,8 +71,8 @@ class LORAPP_API PeftModel : public CausalLM {
     return base_->hidden_states(input, cache);
   }
   torch::Tensor lm_head(const torch::Tensor& hidden) override { return base_->lm_head(hidden); }
-  void set_gradient_checkpointing(bool enabled) override {
-    base_->set_gradient_checkpointing(enabled);
+  void set_gradient_checkpointing(CheckpointingMode mode) override {
+    base_->set_gradient_checkpointing(mode);
   }
   std::string name_or_path() const override { return base_->name_or_path(); }
   // By the base, whose layers note the seed for when they are computed again.

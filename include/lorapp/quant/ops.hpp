@@ -9,7 +9,9 @@
 
 #include <torch/types.h>
 
+#include <functional>
 #include <optional>
+#include <vector>
 
 namespace lorapp {
 
@@ -24,13 +26,24 @@ LORAPP_API QuantizedTensor quantize_4bit(const torch::Tensor& w, const QuantConf
 LORAPP_API torch::Tensor dequantize_4bit(const QuantizedTensor& w,
                                          std::optional<torch::Dtype> out = std::nullopt);
 
-/// An addition to a product with [out, in] weights: scale · (input · Aᵀ) · Bᵀ (Hu et al. 2021,
+/// How a tensor is made again from others that a graph keeps anyway: `make(inputs)` gives the same
+/// bits every time.
+struct Recipe {
+  std::vector<torch::Tensor> inputs;
+  std::function<torch::Tensor(const std::vector<torch::Tensor>&)> make;
+};
+
+/// An addition to a product with [out, in] weights: scale · (mask(x) · Aᵀ) · Bᵀ (Hu et al. 2021,
 /// "LoRA").
 struct LowRank {
   torch::Tensor a;  ///< A [r, in], float32
   torch::Tensor b;  ///< B [out, r], float32
   double scale = 1;
-  torch::Tensor input = {};  ///< what A reads, of the shape of x; undefined: x itself
+  /// Multiplies each element of a tensor of the shape of x by a factor of its own, the same every
+  /// time: dropout, whose gradient it is as well. Empty: A reads x.
+  std::function<torch::Tensor(const torch::Tensor&)> mask = {};
+  /// How the backward pass makes x again, which the gradient of A reads; none: the graph keeps x.
+  std::optional<Recipe> recipe = {};
 };
 
 /// y = x · Wᵀ + bias (+ the low-rank term). x [..., in_features], w [out_features, in_features],
@@ -43,8 +56,9 @@ struct LowRank {
 /// code · absmax as it is in float32, more rows with the weights that dequantize_4bit gives.
 ///
 /// Autograd: the gradient of x is dy · W, decoded again, so that the graph keeps nothing but the
-/// codes; W has no gradient; bias, A, B and `input` have one if they require it. Throws Error when
-/// asked for second derivatives.
+/// codes; W has no gradient; bias, A and B have one if they require it. For those of A and B it
+/// keeps x, or what x is made of, and x · Aᵀ, but no masked x: the backward pass masks again.
+/// Throws Error when asked for second derivatives.
 LORAPP_API torch::Tensor linear_4bit(const torch::Tensor& x,
                                      const QuantizedTensor& w,
                                      const std::optional<torch::Tensor>& bias = std::nullopt,

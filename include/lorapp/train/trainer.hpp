@@ -79,7 +79,7 @@ class Trainer {
                     {args_.adam_beta1, args_.adam_beta2, args_.adam_epsilon, args_.weight_decay});
     start(resume_from_checkpoint, optimizer);
     const ModeGuard training(model_, true);
-    model_.set_gradient_checkpointing(args_.gradient_checkpointing);
+    model_.set_gradient_checkpointing(args_.checkpointing_mode());
     tell([&](TrainerCallback& callback) { callback.on_train_begin(args_, state_, control_); });
 
     const std::int64_t first_step = state_.global_step;

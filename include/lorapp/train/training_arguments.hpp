@@ -3,6 +3,7 @@
 #pragma once
 
 #include <lorapp/export.hpp>
+#include <lorapp/nn/checkpointing_mode.hpp>
 #include <lorapp/train/schedule.hpp>
 
 #include <cmath>
@@ -35,6 +36,8 @@ struct LORAPP_API TrainingArguments {
   std::uint64_t seed = 42;      ///< of the data order and dropout
   bool shuffle = true;          ///< each epoch in the order torch.randperm(seed + epoch)
   bool gradient_checkpointing = false;
+  /// What gradient_checkpointing turns on: selective or full.
+  CheckpointingMode gradient_checkpointing_mode = CheckpointingMode::full;
   bool overwrite_output_dir = false;
   bool logging_first_step = false;
   std::string save_strategy = "steps";  ///< "steps" (and at the end), "epoch" or "no"
@@ -60,6 +63,10 @@ struct LORAPP_API TrainingArguments {
   /// Reads and writes training_args.json (sorted keys). A key that is not known is an Error.
   static TrainingArguments from_file(const std::filesystem::path& path);
   void save(const std::filesystem::path& path) const;
+
+  CheckpointingMode checkpointing_mode() const {
+    return gradient_checkpointing ? gradient_checkpointing_mode : CheckpointingMode::none;
+  }
 
   friend bool operator==(const TrainingArguments&, const TrainingArguments&) = default;
 };
