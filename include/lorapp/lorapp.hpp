@@ -7,6 +7,7 @@
 
 #include <lorapp/quant/backend.hpp>
 #include <lorapp/quant/config.hpp>
+#include <lorapp/quant/int8_weight.hpp>
 #include <lorapp/quant/ops.hpp>
 #include <lorapp/quant/quantized_tensor.hpp>
 

@@ -5,6 +5,7 @@
 #include "kernels/table.hpp"
 
 #include <lorapp/host_device.hpp>
+#include <lorapp/quant/int8.hpp>
 
 #include <cstdint>
 #include <cstring>
@@ -90,6 +91,12 @@ struct F16 {
   using Storage = std::uint16_t;
   LORAPP_HD static float load(Storage x) { return f16_to_f32(x); }
   LORAPP_HD static Storage store(float x) { return f32_to_f16(x); }
+};
+/// Codes, which mean something beside a row's scale only.
+struct Int8 {
+  using Storage = std::int8_t;
+  LORAPP_HD static float load(Storage x) { return static_cast<float>(x); }
+  LORAPP_HD static Storage store(float x) { return round_int8(x); }
 };
 
 }  // namespace lorapp::kernels

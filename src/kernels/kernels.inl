@@ -164,3 +164,4 @@ void expand_nested(const NestedExpandArgs& args) {
   &rms_norm, &rms_norm_backward, &rotate, &swiglu, &swiglu_backward, &cross_entropy, &adamw, \
       &sum_of_squares, &dropout
 #define LORAPP_ATTENTION &attention_forward, &attention_backward, &attention_decode
+#define LORAPP_INT8 &quantize_int8

@@ -4,8 +4,9 @@
 #include "kernels/kernels.inl"
 
 #include "kernels/attention_decode.inl"
+#include "kernels/quantize_int8.inl"
 #include "kernels/rows_flat.inl"
 #include "kernels/vector_product.inl"
 
 LORAPP_DEFINE_KERNEL_TABLE(
-    avx2, kAvx2 | kFma | kF16c, LORAPP_PRODUCTS, LORAPP_ROWS, LORAPP_ATTENTION)
+    avx2, kAvx2 | kFma | kF16c, LORAPP_PRODUCTS, LORAPP_ROWS, LORAPP_ATTENTION, LORAPP_INT8)

@@ -4,6 +4,7 @@
 #include "kernels/kernels.inl"
 
 #include "kernels/attention_decode.inl"
+#include "kernels/quantize_int8.inl"
 #include "kernels/rows_flat.inl"
 #include "kernels/vector_product.inl"
 
@@ -11,4 +12,5 @@ LORAPP_DEFINE_KERNEL_TABLE(avx512,
                            kAvx2 | kFma | kF16c | kAvx512f | kAvx512bw | kAvx512vl | kAvx512dq,
                            LORAPP_PRODUCTS,
                            LORAPP_ROWS,
-                           LORAPP_ATTENTION)
+                           LORAPP_ATTENTION,
+                           LORAPP_INT8)

@@ -65,13 +65,15 @@ struct PackRowsArgs {
   std::uint32_t* out;
 };
 
-/// A matrix in memory, row by row.
+/// A matrix in memory, row by row: of floats, or of 8-bit codes with one absmax a row (int8.hpp),
+/// whose values are f32.
 struct DenseMatrix {
   const void* data;
   Float type;
   std::int64_t rows;
   std::int64_t columns;
-  std::int64_t stride;  // elements from row to row
+  std::int64_t stride;            // elements from row to row
+  const float* absmax = nullptr;  // [rows]: then `data` are std::int8_t, and `type` is not read
 };
 
 /// y[:, begin:end] = A · Wᵀ, or A · W if `transposed`, plus A₂ · B₂, plus bias. W is packed or
@@ -100,7 +102,7 @@ struct ProductArgs {
 };
 
 /// y[:, begin:end] = x · Wᵀ + bias for at most kMaxVectorRows rows. Of a packed W, `begin` and
-/// `end` are whole panels, and value · absmax is not rounded.
+/// `end` are whole panels, and value · absmax is not rounded; nor are codes times their scale.
 struct VectorProductArgs {
   const float* x;  // [rows, columns of W], f32, one row behind the other
   std::int64_t rows;

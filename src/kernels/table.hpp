@@ -61,6 +61,17 @@ struct NestedExpandArgs {
   float* absmax;  // [n]
 };
 
+/// Rows of weights → 8-bit codes and one absmax each (int8.hpp).
+struct QuantizeInt8Args {
+  const void* x;
+  Float x_type;
+  std::int64_t rows;
+  std::int64_t columns;
+  std::int64_t stride;  // of x, elements from row to row
+  std::int8_t* codes;   // [rows, columns]
+  float* absmax;        // [rows]
+};
+
 struct ProductShape;
 struct PackRowsArgs;
 struct ProductArgs;
@@ -124,6 +135,9 @@ struct KernelTable {
   std::int64_t (*attention_forward)(const AttentionForwardArgs&) = nullptr;
   std::int64_t (*attention_backward)(const AttentionBackwardArgs&) = nullptr;
   void (*attention_decode)(const AttentionDecodeArgs&) = nullptr;
+
+  /// A codec; returns what quantize_4bit does, an index in [rows, columns].
+  std::int64_t (*quantize_int8)(const QuantizeInt8Args&) = nullptr;
 };
 
 const KernelTable& table_scalar();

@@ -40,6 +40,10 @@ Vec sqrt_of(Vec x) { return _mm256_sqrt_ps(x); }
 Vec max_of(Vec a, Vec b) { return _mm256_max_ps(a, b); }
 Vec min_of(Vec a, Vec b) { return _mm256_min_ps(a, b); }
 
+__m256 load_8(Int8, const std::int8_t* p) {
+  const __m128i codes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes));
+}
 template <class T>
 Vec load_as(const typename T::Storage* p) {
   return load_8(T(), p);
@@ -57,6 +61,12 @@ void store_as(Bf16, std::uint16_t* p, Vec x) {
 }
 void store_as(F16, std::uint16_t* p, Vec x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+}
+void store_as(Int8, std::int8_t* p, Vec x) {
+  const __m256i whole = _mm256_cvtps_epi32(x);
+  const __m128i pairs =
+      _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(pairs, pairs));
 }
 
 /// x rounded to `type`. A NaN is one of arithmetic, or has a zero low half: others may become

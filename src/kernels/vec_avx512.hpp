@@ -40,6 +40,9 @@ Vec sqrt_of(Vec x) { return _mm512_sqrt_ps(x); }
 Vec max_of(Vec a, Vec b) { return _mm512_max_ps(a, b); }
 Vec min_of(Vec a, Vec b) { return _mm512_min_ps(a, b); }
 
+__m512 load_16(Int8, const std::int8_t* p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load_128(p)));
+}
 template <class T>
 Vec load_as(const typename T::Storage* p) {
   return load_16(T(), p);
@@ -52,6 +55,9 @@ void store_as(Bf16, std::uint16_t* p, Vec x) {
 }
 void store_as(F16, std::uint16_t* p, Vec x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), f16_bits(x));
+}
+void store_as(Int8, std::int8_t* p, Vec x) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(x)));
 }
 
 /// x rounded to `type`. A NaN is one of arithmetic, or has a zero low half: others may become

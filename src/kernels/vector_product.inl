@@ -77,11 +77,15 @@ void packed_vector_product(const VectorProductArgs& args) {
   for (; panel < last; ++panel) vector_product_group<Rows, 1>(args, panel, scales);
 }
 
-// `Group` rows of a dense W beginning at `row`, for `Rows` rows of x: as many dot products.
+// `Group` rows of a dense W, `row` and others each `distance` further, for `Rows` rows of x: as
+// many dot products. Of codes a dot product is taken as they are, then multiplied by the step of
+// their row.
 template <class T, int Rows, int Group>
-void dense_vector_group(const VectorProductArgs& args, std::int64_t row) {
+void dense_vector_group(const VectorProductArgs& args, std::int64_t row, std::int64_t distance) {
   const DenseMatrix& w = *args.dense;
   const auto* data = static_cast<const typename T::Storage*>(w.data) + row * w.stride;
+  const std::int64_t apart = distance * w.stride;
+  constexpr bool kCodes = std::is_same_v<T, Int8>;
   constexpr std::int64_t kBothHalves = 2 * kLanes;
   Vec sum[Group][Rows][2];
   for (int g = 0; g < Group; ++g) {
@@ -95,37 +99,53 @@ void dense_vector_group(const VectorProductArgs& args, std::int64_t row) {
         x[r] = load_part<F32>(args.x + r * w.columns + at, left - h * kLanes);
       }
       for (int g = 0; g < Group; ++g) {
-        const Vec weights = load_part<T>(data + g * w.stride + at, left - h * kLanes);
+        const Vec weights = load_part<T>(data + g * apart + at, left - h * kLanes);
         for (int r = 0; r < Rows; ++r) sum[g][r][h] = fma(weights, x[r], sum[g][r][h]);
       }
     }
   };
   constexpr std::int64_t kAhead = 2048 / static_cast<int>(sizeof(typename T::Storage));
   std::int64_t k = 0;
+  if constexpr (kCodes) {
+    for (; k + 64 <= w.columns; k += 64) {  // a line of codes for each that is fetched
+      for (int g = 0; g < Group; ++g) prefetch(data + g * apart + k + kAhead);
+      for (std::int64_t i = 0; i < 64; i += kBothHalves) step(k + i, kBothHalves);
+    }
+  }
   for (; k + kBothHalves <= w.columns; k += kBothHalves) {
-    for (int g = 0; g < Group; ++g) prefetch(data + g * w.stride + k + kAhead);
+    for (int g = 0; g < Group; ++g) prefetch(data + g * apart + k + kAhead);
     step(k, kBothHalves);
   }
   if (k < w.columns) step(k, w.columns - k);
   for (int g = 0; g < Group; ++g) {
     for (int r = 0; r < Rows; ++r) {
-      const float bias = args.bias != nullptr ? args.bias[row + g] : 0.0f;
-      args.y[r * args.y_stride + row + g] = lane_sum(add(sum[g][r][0], sum[g][r][1])) + bias;
+      const std::int64_t n = row + g * distance;
+      const float bias = args.bias != nullptr ? args.bias[n] : 0.0f;
+      float total = lane_sum(add(sum[g][r][0], sum[g][r][1]));
+      if constexpr (kCodes) total *= int8_step(w.absmax[n]);
+      args.y[r * args.y_stride + n] = total + bias;
     }
   }
 }
 
 template <class T, int Rows, int Group>
 void dense_vector_product(const VectorProductArgs& args) {
-  std::int64_t row = args.begin;
-  for (; row + Group <= args.end; row += Group) dense_vector_group<T, Rows, Group>(args, row);
-  for (; row < args.end; ++row) dense_vector_group<T, Rows, 1>(args, row);
+  // The rows of a group lie far apart, so that each is one long stream through memory, from row to
+  // row, whatever their length.
+  const std::int64_t part = (args.end - args.begin) / Group;
+  for (std::int64_t i = 0; i < part; ++i) {
+    dense_vector_group<T, Rows, Group>(args, args.begin + i, part);
+  }
+  for (std::int64_t row = args.begin + part * Group; row < args.end; ++row) {
+    dense_vector_group<T, Rows, 1>(args, row, 0);
+  }
 }
 
 template <int Rows, int Panels>
 void vector_product_rows(const VectorProductArgs& args) {
   if (args.w != nullptr) return packed_vector_product<Rows, Panels>(args);
   constexpr int kRowsOfW = Rows <= 2 ? kVectorPanels : kVectorPanels / 2;
+  if (args.dense->absmax != nullptr) return dense_vector_product<Int8, Rows, kRowsOfW>(args);
   switch (args.dense->type) {
     case Float::f32:
       return dense_vector_product<F32, Rows, kRowsOfW>(args);

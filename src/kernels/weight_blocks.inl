@@ -193,6 +193,16 @@ Vec round_any(Vec x) {
   return load_as<R>(rounded);
 }
 
+// Elements of a row of a dense W as values: codes times the row's step.
+template <class T>
+Vec values_of(const DenseMatrix& w, std::int64_t row, const Vec& x) {
+  if constexpr (std::is_same_v<T, Int8>) {
+    return row < w.rows ? mul(x, splat(int8_step(w.absmax[row]))) : x;
+  } else {
+    return x;
+  }
+}
+
 // Rows of a dense W as columns of the product, as decode_rows: kLanes rows and kLanes columns at a
 // time, transposed in registers.
 template <class Mode, class T, class R>
@@ -210,9 +220,9 @@ void copy_rows(const ProductArgs& args,
         const std::int64_t row = first_row + v * kLanes + r;
         const std::int64_t left = row < w.rows ? depth - begin : 0;
         const auto* x = data + row * w.stride + k + begin;
-        even[r] = round_any<R>(load_part<T>(x, left));
+        even[r] = round_any<R>(values_of<T>(w, row, load_part<T>(x, left)));
         if constexpr (Mode::kElements == 2) {
-          odd[r] = round_any<R>(load_part<T>(x + kLanes, left - kLanes));
+          odd[r] = round_any<R>(values_of<T>(w, row, load_part<T>(x + kLanes, left - kLanes)));
         }
       }
       transpose(even);
@@ -244,7 +254,8 @@ void copy_columns(const ProductArgs& args,
     const std::int64_t column = first_column + v * kLanes;
     const auto row = [&](std::int64_t r) {
       const std::int64_t left = r < depth ? w.columns - column : 0;
-      return round_any<R>(load_part<T>(data + (n + r) * w.stride + column, left));
+      const Vec x = load_part<T>(data + (n + r) * w.stride + column, left);
+      return round_any<R>(values_of<T>(w, n + r, x));
     };
     std::uint32_t* out = block + v * kLanes;
     for (std::int64_t r = 0; r < depth; r += Mode::kElements, out += kTileColumns) {
@@ -270,6 +281,9 @@ DecodeFn copy_of(bool transposed) {
 // What fills a block of weights.
 template <class Mode, class R>
 DecodeFn source_of(const ProductArgs& args) {
+  if (args.w == nullptr && args.dense->absmax != nullptr) {
+    return copy_of<Mode, Int8, R>(args.transposed);
+  }
   switch (args.w != nullptr ? args.w->via : args.dense->type) {
     case Float::bf16:
       return args.w != nullptr ? decode_of<Mode, Float::bf16, R>(args.transposed)

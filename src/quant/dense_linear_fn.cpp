@@ -3,6 +3,7 @@
 
 #include "quant/float_type.hpp"
 #include "quant/products.hpp"
+#include "quant/row_block.hpp"
 #include "quant/second_derivatives.hpp"
 
 #include <ATen/ATen.h>
@@ -35,7 +36,7 @@ class DenseLinearFn : public torch::autograd::Function<DenseLinearFn> {
     // x is needed for the gradient of the weight alone.
     context->save_for_backward({weight.requires_grad() ? x : at::Tensor(), weight});
     at::AutoDispatchBelowADInplaceOrView below;
-    return detail::dense_forward(x, weight, bias);
+    return detail::dense_forward(x, detail::dense_matrix(weight), bias);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
@@ -46,7 +47,9 @@ class DenseLinearFn : public torch::autograd::Function<DenseLinearFn> {
     at::NoGradGuard no_grad;
     at::Tensor dx, dweight, dbias;
     const at::Tensor rows = dy.reshape({-1, dy.size(-1)});
-    if (context->needs_input_grad(0)) dx = detail::dense_backward(dy, weight);
+    if (context->needs_input_grad(0)) {
+      dx = detail::dense_backward(dy, detail::dense_matrix(weight));
+    }
     if (context->needs_input_grad(1)) {
       const at::Tensor x = saved[0].reshape({-1, saved[0].size(-1)});
       dweight = detail::outer_product(rows, x.contiguous()).to(weight.scalar_type());

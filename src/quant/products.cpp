@@ -50,9 +50,8 @@ at::Tensor outer_product(const at::Tensor& left, const at::Tensor& right) {
 }
 
 at::Tensor dense_forward(const at::Tensor& x,
-                         const at::Tensor& weight,
+                         const kernels::DenseMatrix& w,
                          const std::optional<at::Tensor>& bias) {
-  const kernels::DenseMatrix w = dense_matrix(weight);
   const at::Tensor rows = matrix_rows(x);
   at::Tensor wide_bias;
   if (bias) wide_bias = bias->to(at::kFloat).contiguous();
@@ -64,21 +63,20 @@ at::Tensor dense_forward(const at::Tensor& x,
   }
   const at::Tensor y = at::empty({rows.size(0), w.rows}, rows.options());
   for_each_row_block(rows.size(0), [&](std::int64_t begin, std::int64_t end) {
-    RowBlock(rows.slice(0, begin, end), w.columns, w.type)
+    RowBlock(rows.slice(0, begin, end), w.columns, float_type(rows.scalar_type()))
         .multiply({.dense = &w}, /*transposed=*/false, y.slice(0, begin, end), b);
   });
-  return y.reshape(shape);
+  return y.to(x.scalar_type()).reshape(shape);
 }
 
-at::Tensor dense_backward(const at::Tensor& dy, const at::Tensor& weight) {
-  const kernels::DenseMatrix w = dense_matrix(weight);
+at::Tensor dense_backward(const at::Tensor& dy, const kernels::DenseMatrix& w) {
   const at::Tensor rows = matrix_rows(dy);
   const at::Tensor dx = at::empty({rows.size(0), w.columns}, rows.options());
   for_each_row_block(rows.size(0), [&](std::int64_t begin, std::int64_t end) {
-    RowBlock(rows.slice(0, begin, end), w.rows, w.type)
+    RowBlock(rows.slice(0, begin, end), w.rows, float_type(rows.scalar_type()))
         .multiply({.dense = &w}, /*transposed=*/true, dx.slice(0, begin, end));
   });
-  return dx.reshape(resized(dy, w.columns));
+  return dx.to(dy.scalar_type()).reshape(resized(dy, w.columns));
 }
 
 at::Tensor low_rank_input(const LowRank& term, const at::Tensor& x) {

@@ -2,6 +2,8 @@
 // Private to src/quant.
 #pragma once
 
+#include "kernels/product_args.hpp"
+
 #include <lorapp/quant/ops.hpp>
 
 #include <ATen/core/Tensor.h>
@@ -52,14 +54,14 @@ Gradients packed_backward(const at::Tensor& dy,
                           const SavedLowRank* low_rank,
                           WantedGradients wanted);
 
-/// x · Wᵀ + bias in the dtype of x; W [out, in] dense, rows contiguous, of the dtype of x (float32,
-/// bfloat16 or float16), all on the CPU. Sums are float32 and rounded once.
+/// x · Wᵀ + bias in the dtype of x, all on the CPU; W [out, in] is of the dtype of x (float32,
+/// bfloat16 or float16), or in 8 bits beside any floating x. Sums are float32 and rounded once.
 at::Tensor dense_forward(const at::Tensor& x,
-                         const at::Tensor& w,
+                         const kernels::DenseMatrix& w,
                          const std::optional<at::Tensor>& bias);
 
 /// dy · W, in the dtype of dy.
-at::Tensor dense_backward(const at::Tensor& dy, const at::Tensor& w);
+at::Tensor dense_backward(const at::Tensor& dy, const kernels::DenseMatrix& w);
 
 /// leftᵀ · right, summed over their rows: left [T, m], right [T, n] → [m, n] float32.
 at::Tensor outer_product(const at::Tensor& left, const at::Tensor& right);

@@ -6,6 +6,7 @@
 #include "quant/aligned_buffer.hpp"
 
 #include <lorapp/error.hpp>
+#include <lorapp/quant/int8.hpp>
 #include <lorapp/quant/nf4.hpp>
 
 #include <cmath>
@@ -57,6 +58,30 @@ struct TestWeight {
   }
 };
 
+struct TestCodes {
+  std::vector<std::int8_t> codes = std::vector<std::int8_t>(kRows * kColumns);
+  std::vector<float> absmax = std::vector<float>(kRows);
+  std::vector<float> dense = std::vector<float>(kRows * kColumns);
+
+  TestCodes() {
+    Numbers numbers{5};
+    for (std::size_t n = 0; n < absmax.size(); ++n) {
+      absmax[n] = 1.5f + numbers.next();
+      for (std::size_t k = n * kColumns; k < (n + 1) * kColumns; ++k) {
+        codes[k] = static_cast<std::int8_t>(static_cast<int>(numbers.bits() % 255) - 127);
+        dense[k] = static_cast<float>(codes[k]) * int8_step(absmax[n]);
+      }
+    }
+  }
+};
+
+// A weight as products take it, and the values it stands for.
+struct Source {
+  const kernels::PackedWeight* packed;
+  const kernels::DenseMatrix* matrix;
+  const std::vector<float>& dense;
+};
+
 void expect_near(const kernels::KernelTable& table,
                  const char* what,
                  std::int64_t rows,
@@ -69,14 +94,15 @@ void expect_near(const kernels::KernelTable& table,
 }
 
 void check_product(const kernels::KernelTable& table,
-                   const kernels::PackedWeight& w,
-                   const TestWeight& weight,
+                   const Source& weight,
                    bool transposed,
                    Float round,
                    std::int64_t rows) {
   const std::int64_t depth = transposed ? kRows : kColumns;
   const std::int64_t columns = transposed ? kColumns : kRows;
-  const std::int64_t padded = transposed ? kernels::panels_of(kRows) * kernels::kPanelRows : depth;
+  const std::int64_t padded = transposed && weight.packed != nullptr
+                                  ? kernels::panels_of(kRows) * kernels::kPanelRows
+                                  : depth;
   Numbers numbers{7};
   std::vector<float> x(static_cast<std::size_t>(rows * depth));
   for (float& value : x) value = numbers.next();
@@ -91,8 +117,8 @@ void check_product(const kernels::KernelTable& table,
                    a.as<std::uint32_t>()});
   table.product({.a = a.as<std::uint32_t>(),
                  .rows = rows,
-                 .w = &w,
-                 .dense = nullptr,
+                 .w = weight.packed,
+                 .dense = weight.matrix,
                  .transposed = transposed,
                  .a2 = nullptr,
                  .b2 = nullptr,
@@ -129,14 +155,14 @@ void check_product(const kernels::KernelTable& table,
 }
 
 void check_vector_product(const kernels::KernelTable& table,
-                          const kernels::PackedWeight& w,
-                          const TestWeight& weight,
+                          const Source& weight,
                           std::int64_t rows) {
   Numbers numbers{9};
   std::vector<float> x(static_cast<std::size_t>(rows * kColumns));
   for (float& value : x) value = numbers.next();
   std::vector<float> y(static_cast<std::size_t>(rows * kRows), std::nanf(""));
-  table.vector_product({x.data(), rows, &w, nullptr, 0, kRows, nullptr, y.data(), kRows});
+  table.vector_product(
+      {x.data(), rows, weight.packed, weight.matrix, 0, kRows, nullptr, y.data(), kRows});
   for (std::int64_t m = 0; m < rows; ++m) {
     for (std::int64_t n = 0; n < kRows; ++n) {
       double sum = 0, size = 0;
@@ -151,6 +177,16 @@ void check_vector_product(const kernels::KernelTable& table,
                   1e-6 * size);
     }
   }
+}
+
+void check_source(const kernels::KernelTable& table, const Source& weight, bool vectors) {
+  for (const Float round : {Float::f32, Float::bf16, Float::f16}) {
+    for (const bool transposed : {false, true}) {
+      check_product(table, weight, transposed, round, kMostRowsOfX);
+    }
+  }
+  if (!vectors) return;
+  for (const std::int64_t rows : {1, 2, 3}) check_vector_product(table, weight, rows);
 }
 
 }  // namespace
@@ -171,14 +207,16 @@ void check_products(const kernels::KernelTable& table) {
                                   .offset = 0,
                                   .blocksize = kSpan,
                                   .nested_blocksize = 1};
-    for (const Float round : {Float::f32, Float::bf16, Float::f16}) {
-      for (const bool transposed : {false, true}) {
-        check_product(table, w, weight, transposed, round, kMostRowsOfX);
-      }
-    }
-    if (via != Float::f32) continue;
-    for (const std::int64_t rows : {1, 2, 3}) check_vector_product(table, w, weight, rows);
+    check_source(table, {&w, nullptr, weight.dense}, /*vectors=*/via == Float::f32);
   }
+  const TestCodes weight;
+  const kernels::DenseMatrix codes{.data = weight.codes.data(),
+                                   .type = Float::f32,
+                                   .rows = kRows,
+                                   .columns = kColumns,
+                                   .stride = kColumns,
+                                   .absmax = weight.absmax.data()};
+  check_source(table, {nullptr, &codes, weight.dense}, /*vectors=*/true);
 }
 
 }  // namespace lorapp::detail

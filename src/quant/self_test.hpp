@@ -8,10 +8,11 @@
 
 namespace lorapp::detail {
 
-/// Multiplies small ragged matrices by the table's products, forward and transposed, with every
-/// rounding and one to three rows as well, and compares with sums over single elements in double.
-/// Throws Error on the first result that is not one that rounding explains: a miscompiled kernel,
-/// or a CPU that does not do what it says, must not go on to train.
+/// Multiplies small ragged matrices by the table's products with weights in 4 and in 8 bits,
+/// forward and transposed, with every rounding and one to three rows as well, and compares with
+/// sums over single elements in double. Throws Error on the first result that is not one that
+/// rounding explains: a miscompiled kernel, or a CPU that does not do what it says, must not go on
+/// to train.
 LORAPP_API void check_products(const kernels::KernelTable& table);
 
 /// Runs the table's other kernels but the codecs, in float32 and bfloat16, on sizes that fill no

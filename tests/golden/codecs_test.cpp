@@ -1,6 +1,7 @@
 // 4-bit codes, scales and values against bitsandbytes.
 #include "support/golden.hpp"
 
+#include <lorapp/quant/int8_weight.hpp>
 #include <lorapp/quant/ops.hpp>
 
 #include <doctest/doctest.h>
@@ -41,6 +42,25 @@ TEST_SUITE("golden codecs") {
       }
     }
     CHECK(cases == 30);
+  }
+
+  TEST_CASE("8-bit codes and absmax are bitsandbytes' bit for bit, values within two roundings") {
+    const GoldenTensors golden("int8.safetensors");
+    int cases = 0;
+    for (const std::string& name : golden.names_under("")) {
+      if (!name.ends_with(".weight")) continue;
+      const std::string key = name.substr(0, name.size() - std::string("weight").size());
+      CAPTURE(key);
+      const Int8Weight got = quantize_int8(golden[name]);
+      CHECK(torch::equal(got.codes, golden[key + "codes"]));
+      CHECK(torch::equal(got.absmax, golden[key + "absmax"]));
+      // code · absmax · (1/127) in another order: two roundings on either side.
+      const torch::Tensor values = golden[key + "values"].to(torch::kFloat32);
+      const torch::Tensor error = (dequantize_int8(got, torch::kFloat32) - values).abs();
+      CHECK(error.le(values.abs() * 0x1p-22).all().item<bool>());
+      ++cases;
+    }
+    CHECK(cases == 8);
   }
 
   TEST_CASE("bitsandbytes' double-quantized buffers dequantize to the same values bit for bit") {

@@ -2,7 +2,7 @@
 
     python tests/golden/generate.py [--data FOLDER] [section ...]
 
-Sections: dtypes codecs models families training (no input needed), tokenizer stories (need --data, the folder with real files
+Sections: dtypes codecs int8 models families training (no input needed), tokenizer stories (need --data, the folder with real files
 that README.md names). Without a section, all that can be made are.
 """
 
@@ -99,6 +99,34 @@ def make_codecs():
     tensors["nf4.quant_map"] = quantize(torch.ones(1, 64), "nf4")[1].code
     tensors["fp4.quant_map"] = quantize(torch.ones(1, 64), "fp4")[1].code
     write_tensors("codecs.safetensors", tensors)
+
+
+def make_int8():
+    """Rows in 8 bits with one absmax each, by bitsandbytes' own functions on the CPU."""
+    import bitsandbytes.functional as bnb
+
+    g = torch.Generator().manual_seed(9)
+    randn = lambda *shape: torch.randn(*shape, generator=g)
+    halves = torch.arange(-127, 127).reshape(2, 127) + 0.5  # ties: beside an absmax of 127 the factor is 1
+    halves[:, 0] = 127
+    weights = {
+        "plain": randn(9, 67),
+        "one_column": randn(5, 1),
+        "one_row": randn(1, 130),
+        "ties": halves,
+        "sizes": randn(9, 40) * torch.logspace(-30, 36, 9).unsqueeze(1),
+        "outliers": randn(4, 96) * torch.where(torch.rand(4, 96, generator=g) < 0.05, 60.0, 0.02),
+        "bf16": (randn(7, 80) * 0.02).bfloat16(),
+        "fp16": (randn(7, 80) * 0.02).half(),
+    }
+    tensors = {}
+    for case, weight in weights.items():
+        codes, absmax, _ = bnb.int8_vectorwise_quant(weight.clone())
+        tensors[f"{case}.weight"] = weight
+        tensors[f"{case}.codes"] = codes
+        tensors[f"{case}.absmax"] = absmax
+        tensors[f"{case}.values"] = bnb.int8_vectorwise_dequant(codes, absmax)
+    write_tensors("int8.safetensors", tensors)
 
 
 def make_models():
@@ -233,7 +261,7 @@ def make_training():
 
 
 def main():
-    sections = {"dtypes": make_dtypes, "codecs": make_codecs, "models": make_models,
+    sections = {"dtypes": make_dtypes, "codecs": make_codecs, "int8": make_int8, "models": make_models,
                 "families": families.make_families, "training": make_training}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=pathlib.Path, help="the folder with real models, tokenizers and data")

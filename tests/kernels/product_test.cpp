@@ -321,6 +321,54 @@ TEST_SUITE("product") {
     }
   }
 
+  TEST_CASE("every table multiplies with codes in 8 bits, of any size and distance of rows") {
+    constexpr std::int64_t kGap = 5;
+    for (const KernelTable& table : compiled_tables()) {
+      if (!can_run(table)) continue;
+      for (const auto& [rows, columns] : {std::pair<std::int64_t, std::int64_t>{1, 1},
+                                          {5, 3},
+                                          {16, 32},
+                                          {3, 64},
+                                          {33, 127},
+                                          {200, 401},
+                                          {401, 19}}) {
+        const std::int64_t stride = columns + kGap;
+        std::mt19937 random(13);
+        // Between and before the rows lies what no kernel may take for a code, one byte off every
+        // boundary.
+        std::vector<std::int8_t> memory(static_cast<std::size_t>(rows * stride + 1), -128);
+        std::vector<float> absmax(static_cast<std::size_t>(rows));
+        std::vector<float> values(static_cast<std::size_t>(rows * columns));
+        for (std::int64_t n = 0; n < rows; ++n) {
+          float& scale = absmax[static_cast<std::size_t>(n)];
+          scale = n % 7 == 3 ? 0.0f : 0.01f * static_cast<float>(random() % 100 + 1);
+          for (std::int64_t k = 0; k < columns; ++k) {
+            const auto code = static_cast<std::int8_t>(static_cast<int>(random() % 255) - 127);
+            memory[static_cast<std::size_t>(1 + n * stride + k)] = code;
+            values[static_cast<std::size_t>(n * columns + k)] =
+                static_cast<float>(code) * int8_step(scale);
+          }
+        }
+        const DenseMatrix matrix{memory.data() + 1, Float::f32, rows,
+                                 columns,           stride,     absmax.data()};
+        const Source source{nullptr, &matrix, rows, columns, values};
+        for (std::int64_t x_rows = 1; x_rows <= kMaxVectorRows; ++x_rows) {
+          INFO(table.name, " ", rows, "x", columns, " rows ", x_rows);
+          REQUIRE(worst_vector_error(table, source, x_rows) < 1);
+        }
+        for (const Float round : kTypes) {
+          for (const bool transposed : {false, true}) {
+            for (const std::int64_t x_rows : {1, 13}) {
+              INFO(table.name, " ", rows, "x", columns, " round ", static_cast<int>(round),
+                   " transposed ", transposed, " rows ", x_rows);
+              REQUIRE(worst_error(table, source, x_rows, transposed, round) < 1);
+            }
+          }
+        }
+      }
+    }
+  }
+
   TEST_CASE("every table multiplies up to four rows without packing them") {
     for (const KernelTable* each : tables_under_test()) {
       const KernelTable& table = *each;

@@ -49,6 +49,16 @@ struct Array {
       : type(t), n(count), bytes(static_cast<std::size_t>(count * size() + 4), 0xcd) {}
   std::int64_t size() const { return type == Float::f32 ? 4 : 2; }
   void* data() { return bytes.data() + 4; }
+  float get(std::int64_t i) const {
+    float f;
+    std::uint16_t h;
+    if (type == Float::f32) {
+      std::memcpy(&f, bytes.data() + 4 + i * 4, 4);
+      return f;
+    }
+    std::memcpy(&h, bytes.data() + 4 + i * 2, 2);
+    return type == Float::bf16 ? bf16_to_f32(h) : f16_to_f32(h);
+  }
   void set(std::int64_t i, float x) {
     if (type == Float::f32) {
       std::memcpy(bytes.data() + 4 + i * 4, &x, 4);
@@ -123,6 +133,61 @@ TEST_SUITE("tables") {
               REQUIRE(got.codes == want.codes);
               REQUIRE(same_bits(got.absmax, want.absmax));
             }
+          }
+        }
+      }
+    }
+  }
+
+  TEST_CASE(
+      "quantize_int8: every table gives the formula's codes and absmax, for rows of any size") {
+    constexpr std::int64_t kRows = 9, kGap = 3;
+    for (const KernelTable& table : compiled_tables()) {
+      if (!can_run(table)) continue;
+      for (const Float type : kTypes) {
+        for (const std::int64_t columns : {1, 2, 7, 16, 31, 32, 33, 64, 100, 257}) {
+          // A row is a block of weights(): all sizes, zeros, reciprocals that overflow.
+          const std::int64_t stride = columns + kGap;
+          Array x = weights(type, kRows * stride, stride, kBooks[0], static_cast<int>(columns));
+          std::vector<std::int8_t> codes(static_cast<std::size_t>(kRows * columns), 99);
+          std::vector<float> absmax(kRows, -1.0f);
+          INFO(table.name, " type ", static_cast<int>(type), " columns ", columns);
+          REQUIRE(table.quantize_int8(
+                      {x.data(), type, kRows, columns, stride, codes.data(), absmax.data()}) == -1);
+          for (std::int64_t r = 0; r < kRows; ++r) {
+            float largest = 0.0f;
+            for (std::int64_t k = 0; k < columns; ++k) {
+              largest = std::max(largest, std::abs(x.get(r * stride + k)));
+            }
+            REQUIRE(absmax[static_cast<std::size_t>(r)] == largest);
+            const float factor = 127.0f / largest;
+            for (std::int64_t k = 0; k < columns; ++k) {
+              const float v = x.get(r * stride + k);
+              const float scaled = largest == 0.0f         ? 0.0f
+                                   : std::isfinite(factor) ? v * factor
+                                                           : v / largest * 127.0f;
+              REQUIRE(codes[static_cast<std::size_t>(r * columns + k)] == std::nearbyint(scaled));
+            }
+          }
+        }
+      }
+    }
+  }
+
+  TEST_CASE("quantize_int8: the first weight that is not finite is reported, wherever it is") {
+    for (const KernelTable& table : compiled_tables()) {
+      if (!can_run(table)) continue;
+      for (const Float type : kTypes) {
+        for (const float bad : {std::numeric_limits<float>::infinity(), std::nanf("")}) {
+          for (const std::int64_t at : {0, 34, 35, 69, 104}) {
+            Array x(type, 105);
+            for (std::int64_t i = 0; i < x.n; ++i) x.set(i, 0.5f);
+            x.set(at, bad);
+            x.set(104, bad);
+            std::vector<std::int8_t> codes(105);
+            std::vector<float> absmax(3);
+            CHECK(table.quantize_int8({x.data(), type, 3, 35, 35, codes.data(), absmax.data()}) ==
+                  at);
           }
         }
       }

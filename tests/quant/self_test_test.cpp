@@ -14,6 +14,7 @@
 #include <torch/types.h>
 
 #include <string>
+#include <vector>
 
 using namespace lorapp;
 using lorapp::detail::check_products;
@@ -28,6 +29,18 @@ void wrong_product(const kernels::ProductArgs& args) {
   honest->product(args);
   float& element = static_cast<float*>(args.y)[args.y_stride + args.end - 1];
   element += 0.05f;
+}
+
+// Codes in 8 bits as if all rows had the scale of the first.
+void one_scale(const kernels::ProductArgs& args) {
+  if (args.dense == nullptr || args.dense->absmax == nullptr) return honest->product(args);
+  const std::vector<float> scales(static_cast<std::size_t>(args.dense->rows),
+                                  args.dense->absmax[0]);
+  kernels::DenseMatrix matrix = *args.dense;
+  matrix.absmax = scales.data();
+  kernels::ProductArgs wrong = args;
+  wrong.dense = &matrix;
+  honest->product(wrong);
 }
 
 void lazy_vector_product(const kernels::VectorProductArgs& args) {
@@ -90,6 +103,13 @@ TEST_SUITE("self test") {
     table = *honest;
     table.attention_decode = &wrong_decode;
     CHECK(test::error_of([&] { check_rows(table); }).find("attention_decode") != std::string::npos);
+  }
+
+  TEST_CASE("a wrong product with codes in 8 bits is an Error") {
+    honest = kernels::active_table();
+    kernels::KernelTable table = *honest;
+    table.product = &one_scale;
+    CHECK(test::error_of([&] { check_products(table); }).find("forward") != std::string::npos);
   }
 
   TEST_CASE("a row that is left out is an Error") {

@@ -35,7 +35,7 @@ struct QuantConfig {
   /// Weights that share one absmax: a power of two from 32 to 4096.
   std::int64_t blocksize = 64;
   /// Modules that stay dense: names anywhere in a module's dotted path ("mlp", "model.layers.2"),
-  /// or any text that the path ends with ("v_proj"). lm_head stays dense in any case.
+  /// or any text that the path ends with ("v_proj"). lm_head is never in 4 bits.
   std::vector<std::string> skip_modules = {"lm_head"};
 
   bool operator==(const QuantConfig&) const = default;
