@@ -52,6 +52,9 @@ class Random {
   std::uint32_t state_ = 1;
 };
 
+/// What a product multiplies with.
+enum class Weight { packed, dense, int8 };
+
 struct Data {
   Codebook4 book = nf4_codebook();
   Array<float> x = array<float>(kRows * kColumns);  // a weight, or the rows of a product
@@ -61,6 +64,8 @@ struct Data {
   Array<float> y = array<float>(kRows * kColumns);
   PackedWeight weight{};
   DenseMatrix dense{x.get(), Float::f32, kRows, kColumns, kColumns};
+  Array<std::int8_t> int8_codes = array<std::int8_t>(kRows * kColumns);
+  DenseMatrix int8{int8_codes.get(), Float::f32, kRows, kColumns, kColumns, absmax.get()};
 
   Data() {
     Random random;
@@ -72,6 +77,10 @@ struct Data {
     for (std::int64_t i = 0; i < scale_count(kRows, kColumns, kSpan); ++i) {
       absmax[static_cast<std::size_t>(i)] = 0.02f + 0.01f * random.number();
     }
+    for (std::int64_t i = 0; i < kRows * kColumns; ++i) {
+      int8_codes[static_cast<std::size_t>(i)] =
+          static_cast<std::int8_t>((random.bits() >> 8) % 255 - 127);
+    }
     weight.lines = lines.get();
     weight.absmax = absmax.get();
     weight.rows = kRows;
@@ -80,6 +89,13 @@ struct Data {
     weight.value = book.value;
     weight.via = Float::bf16;
     weight.blocksize = kSpan;
+  }
+
+  const PackedWeight* packed_or_null(Weight kind) const {
+    return kind == Weight::packed ? &weight : nullptr;
+  }
+  const DenseMatrix* matrix_or_null(Weight kind) const {
+    return kind == Weight::packed ? nullptr : kind == Weight::dense ? &dense : &int8;
   }
 };
 
@@ -99,6 +115,19 @@ void quantize(const KernelTable& table, Data& data) {
   });
 }
 
+void quantize_int8(const KernelTable& table, Data& data) {
+  QuantizeInt8Args args{};
+  args.x = data.x.get();
+  args.x_type = Float::f32;
+  args.rows = kRows;
+  args.columns = args.stride = kColumns;
+  args.codes = data.int8_codes.get();
+  args.absmax = data.absmax.get();
+  measure([&] {
+    if (table.quantize_int8(args) != -1) std::abort();
+  });
+}
+
 void dequantize(const KernelTable& table, Data& data) {
   DequantizeArgs args{};
   args.codes = data.lines.get();  // any bytes are codes
@@ -112,7 +141,7 @@ void dequantize(const KernelTable& table, Data& data) {
   measure([&] { table.dequantize_4bit(args); });
 }
 
-template <Float round, bool transposed, bool dense = false>
+template <Float round, bool transposed, Weight kind = Weight::packed>
 void product(const KernelTable& table, Data& data) {
   const ProductShape shape = table.product_shape(round);
   const RowTiles tiles = row_tiles(kTokens, shape.tile_rows);
@@ -134,8 +163,8 @@ void product(const KernelTable& table, Data& data) {
   ProductArgs args{};
   args.a = packed.get();
   args.rows = kTokens;
-  args.w = dense ? nullptr : &data.weight;
-  args.dense = dense ? &data.dense : nullptr;
+  args.w = data.packed_or_null(kind);
+  args.dense = data.matrix_or_null(kind);
   args.transposed = transposed;
   args.end = columns;
   args.round = round;
@@ -151,13 +180,13 @@ void product(const KernelTable& table, Data& data) {
   });
 }
 
-template <int rows, bool dense = false>
+template <int rows, Weight kind = Weight::packed>
 void vector_product(const KernelTable& table, Data& data) {
   VectorProductArgs args{};
   args.x = data.x.get();
   args.rows = rows;
-  args.w = dense ? nullptr : &data.weight;
-  args.dense = dense ? &data.dense : nullptr;
+  args.w = data.packed_or_null(kind);
+  args.dense = data.matrix_or_null(kind);
   args.end = kRows;
   args.y = data.y.get();
   args.y_stride = kRows;
@@ -166,14 +195,18 @@ void vector_product(const KernelTable& table, Data& data) {
 
 const std::map<std::string, Kernel>& kernels() {
   static const std::map<std::string, Kernel> all = {
-      {"dense_product_bf16", product<Float::bf16, false, true>},
-      {"dense_vector_product_1", vector_product<1, true>},
+      {"dense_product_bf16", product<Float::bf16, false, Weight::dense>},
+      {"dense_vector_product_1", vector_product<1, Weight::dense>},
       {"dequantize_4bit", dequantize},
+      {"int8_product_bf16", product<Float::bf16, false, Weight::int8>},
+      {"int8_product_bf16_transposed", product<Float::bf16, true, Weight::int8>},
+      {"int8_vector_product_1", vector_product<1, Weight::int8>},
       {"product_bf16", product<Float::bf16, false>},
       {"product_bf16_transposed", product<Float::bf16, true>},
       {"product_f32", product<Float::f32, false>},
       {"product_f32_transposed", product<Float::f32, true>},
       {"quantize_4bit", quantize},
+      {"quantize_int8", quantize_int8},
       {"vector_product_1", vector_product<1>},
       {"vector_product_4", vector_product<4>},
   };
