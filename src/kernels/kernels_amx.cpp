@@ -7,6 +7,7 @@
 #include "kernels/kernels.inl"
 
 #include "kernels/attention_decode.inl"
+#include "kernels/quantize_int8.inl"
 #include "kernels/rows_flat.inl"
 #include "kernels/vector_product.inl"
 
@@ -15,4 +16,5 @@ LORAPP_DEFINE_KERNEL_TABLE(amx,
                                kAmxBf16,
                            LORAPP_PRODUCTS,
                            LORAPP_ROWS,
-                           LORAPP_ATTENTION)
+                           LORAPP_ATTENTION,
+                           LORAPP_INT8)
