@@ -33,8 +33,10 @@ std::vector<torch::Tensor> value_and_gradients(const Function& f,
 // f and the rule on the same inputs, in f32 and 16 bits.
 void compare(const Function& f, const Function& rule, const std::vector<torch::Tensor>& inputs) {
   for_each_isa([&](const std::string&) {
-    for (const auto& [dtype, tolerance] :
+    for (const auto& each :
          {std::pair{torch::kFloat32, 1e-6}, {torch::kBFloat16, 8e-3}, {torch::kHalf, 1e-3}}) {
+      const auto& dtype = each.first;
+      const auto& tolerance = each.second;
       INFO(c10::toString(dtype));
       std::vector<torch::Tensor> narrow;
       for (const torch::Tensor& x : inputs) narrow.push_back(x.to(dtype));

@@ -69,7 +69,9 @@ torch::Tensor composed(const Operands& operands, const torch::Tensor& dense) {
 TEST_SUITE("products") {
   TEST_CASE("a low-rank term and its gradients are the composed ones, for every table") {
     test::for_each_isa([](const std::string&) {
-      for (const auto& [out, in] : std::vector<std::pair<int64_t, int64_t>>{{64, 128}, {33, 96}}) {
+      for (const auto& each : std::vector<std::pair<int64_t, int64_t>>{{64, 128}, {33, 96}}) {
+        const auto& out = each.first;
+        const auto& in = each.second;
         const QuantizedTensor w = quantize_4bit(random({out, in}, 1)).packed();
         REQUIRE(w.is_packed());
         const torch::Tensor dense = dequantize_4bit(w).to(torch::kFloat64);
@@ -238,8 +240,10 @@ TEST_SUITE("products") {
     test::for_each_isa([](const std::string&) {
       for (const torch::Dtype dtype : {torch::kFloat32, torch::kBFloat16, torch::kFloat16}) {
         const double allowed = dtype == torch::kFloat32 ? 1e-6 : 0x1p-8;
-        for (const auto& [out, in] :
+        for (const auto& each :
              std::vector<std::pair<int64_t, int64_t>>{{64, 128}, {33, 70}, {1, 3}, {7, 1}}) {
+          const auto& out = each.first;
+          const auto& in = each.second;
           for (const int64_t rows : {int64_t{1}, int64_t{3}, int64_t{5}, int64_t{500}}) {
             for (const bool with_bias : {false, true}) {
               const torch::Tensor x = leaf(random({rows, in}, 1, dtype));

@@ -66,8 +66,10 @@ bool finite(const torch::Tensor& x) { return x.isfinite().all().item<bool>(); }
 TEST_SUITE("products") {
   TEST_CASE("packed weights of any height and of any number of 32 columns are multiplied") {
     test::for_each_isa([](const std::string&) {
-      for (const auto& [out, in] : std::vector<std::pair<int64_t, int64_t>>{
+      for (const auto& each : std::vector<std::pair<int64_t, int64_t>>{
                {1, 32}, {1, 64}, {15, 32}, {17, 96}, {31, 160}, {16, 480}, {130, 32}}) {
+        const auto& out = each.first;
+        const auto& in = each.second;
         for (const bool nested : {false, true}) {
           const QuantizedTensor w =
               quantize_4bit(random({out, in}, 1), {.use_double_quant = nested}).packed();
@@ -107,7 +109,9 @@ TEST_SUITE("products") {
             });
           };
           const auto want = run([](const torch::Tensor& x) { return x.clone(); });
-          for (const auto& [name, place] : views()) {
+          for (const auto& each : views()) {
+            const auto& name = each.first;
+            const auto& place = each.second;
             INFO(name, " ", dtype, " rows ", rows);
             const auto got = run(place);
             // LibTorch, which may sum in another order, makes the gradient of the bias, the third
@@ -134,7 +138,9 @@ TEST_SUITE("products") {
             return results_of(o, place, [&] { return linear_dense(o[0], o[1], o[2]); });
           };
           const auto want = run([](const torch::Tensor& x) { return x.clone(); });
-          for (const auto& [name, place] : views()) {
+          for (const auto& each : views()) {
+            const auto& name = each.first;
+            const auto& place = each.second;
             INFO(name, " ", dtype, " rows ", rows);
             const auto got = run(place);
             for (std::size_t i = 0; i < want.size(); ++i) {

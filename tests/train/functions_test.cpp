@@ -189,8 +189,10 @@ TEST_CASE("loss: the chunked sum and its gradients are those of cross entropy ov
 
 TEST_CASE("loss: the kernel's sum and gradient are cross entropy's, the gradient in place") {
   for_each_isa([](const std::string&) {
-    for (const auto& [dtype, tolerance] :
+    for (const auto& each :
          {std::pair{torch::kFloat32, 1e-6}, {torch::kBFloat16, 8e-3}, {torch::kHalf, 1e-3}}) {
+      const auto& dtype = each.first;
+      const auto& tolerance = each.second;
       INFO(c10::toString(dtype));
       at::Generator generator = at::detail::createCPUGenerator(3);
       const torch::Tensor logits = (at::randn({70, 333}, generator) * 4).to(dtype);
