@@ -1,6 +1,7 @@
 // Every kind of broken input ends with status 1 and one message that names it, and writes nothing.
 #include "process.hpp"
 
+#include "support/scoped_variable.hpp"
 #include "support/tiny_tokenizer.hpp"
 
 #include <doctest/doctest.h>
@@ -154,6 +155,16 @@ TEST_SUITE("program") {
     check_refused(untouched, {"--init-adapter", "no-such-adapter"}, {"no-such-adapter"});
     check_refused(untouched, {"--resume-from-checkpoint", "last"}, {"checkpoint"});
     check_refused(untouched, {"--device", "cuda"}, {"cuda"});
+  }
+
+  TEST_CASE("bad input: an instruction set that is not there is refused") {
+    const World world;
+    const ScopedVariable variable("LORAPP_FORCE_ISA", "sse9");
+    const Outcome outcome = run_lorapp(world.finetune());
+    CAPTURE(outcome.err);
+    CHECK(outcome.status == 1);
+    CHECK(contains(outcome.err, "LORAPP_FORCE_ISA names \"sse9\""));
+    CHECK(files_in(world.path("out")).empty());
   }
 
   TEST_CASE("bad input: a loss that is not finite names its step and where the last good one is") {
