@@ -124,7 +124,8 @@ TEST_CASE("odd batches: a packed step over 4-bit weights is the sum of dense ste
       // all.
       double all = 0;
       for (const auto& [name, gradient] : want.gradients) all += gradient.norm().item<double>();
-      for (const auto& [name, gradient] : want.gradients) {
+      for (const auto& [key, gradient] : want.gradients) {
+        const std::string& name = key;  // clang 14 captures no binding
         INFO(name);
         const double error = (got.gradients.at(name) - gradient).norm().item<double>();
         CHECK(error < 2e-5 * (gradient.norm().item<double>() + 0.1 * all));
