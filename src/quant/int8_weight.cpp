@@ -46,22 +46,23 @@ Int8Weight quantize_int8(const torch::Tensor& w, std::string_view name) {
   const auto row_bytes = x.stride(0) * static_cast<std::int64_t>(x.element_size());
   constexpr std::int64_t kNone = std::numeric_limits<std::int64_t>::max();
   std::atomic<std::int64_t> first_bad{kNone};
-  at::parallel_for(0, rows, detail::grain_for(columns), [&](std::int64_t begin, std::int64_t end) {
-    const std::int64_t bad = table.quantize_int8({
-        .x = data + begin * row_bytes,
-        .x_type = detail::float_type(x.scalar_type()),
-        .rows = end - begin,
-        .columns = columns,
-        .stride = x.stride(0),
-        .codes = result.codes.mutable_data_ptr<std::int8_t>() + begin * columns,
-        .absmax = result.absmax.mutable_data_ptr<float>() + begin,
-    });
-    if (bad < 0) return;
-    const std::int64_t at = begin * columns + bad;
-    std::int64_t seen = first_bad.load();
-    while (at < seen && !first_bad.compare_exchange_weak(seen, at)) {
-    }
-  });
+  at::parallel_for(0, rows, detail::grain_for(columns, detail::kCodeGrain),
+                   [&](std::int64_t begin, std::int64_t end) {
+                     const std::int64_t bad = table.quantize_int8({
+                         .x = data + begin * row_bytes,
+                         .x_type = detail::float_type(x.scalar_type()),
+                         .rows = end - begin,
+                         .columns = columns,
+                         .stride = x.stride(0),
+                         .codes = result.codes.mutable_data_ptr<std::int8_t>() + begin * columns,
+                         .absmax = result.absmax.mutable_data_ptr<float>() + begin,
+                     });
+                     if (bad < 0) return;
+                     const std::int64_t at = begin * columns + bad;
+                     std::int64_t seen = first_bad.load();
+                     while (at < seen && !first_bad.compare_exchange_weak(seen, at)) {
+                     }
+                   });
   const std::int64_t bad = first_bad.load();
   LORAPP_CHECK(bad == kNone, kOp, name, "[", bad / columns, ", ", bad % columns, "] is ",
                x[bad / columns][bad % columns].to(at::kFloat).item<float>(),
