@@ -60,9 +60,11 @@ void DecoderLM::save_pretrained(const std::filesystem::path& dir) const {
   NamedTensors tensors;
   for (const TensorSpec& spec : expected_tensors(config_)) {
     const torch::Tensor* parameter = parameters.find(spec.name);
-    LORAPP_CHECK(
-        parameter != nullptr, "save_pretrained", spec.name,
-        " is 4-bit: a quantized model cannot be written as dense weights, only its adapter");
+    const bool head_8bit = head_->is_int8() && spec.name == "lm_head.weight";
+    LORAPP_CHECK(parameter != nullptr, "save_pretrained", spec.name, " is ",
+                 head_8bit ? "8-bit" : "4-bit",
+                 ": a quantized model cannot be written as dense weights, only its adapter",
+                 head_8bit ? "; load it without head_8bit to write it" : "");
     tensors.emplace_back(spec.name, parameter->detach());
   }
   ModelConfig config = config_;

@@ -43,6 +43,7 @@ std::shared_ptr<DecoderLM> read_model(const detail::ModelFolder& folder,
   // A view of the file ends with the tensor that it was read for, and its pages with it.
   for (const auto& source : folder.sources) read_weight(reader, source, slots);
   detail::tie_head(*model);
+  if (options.head_8bit) model->quantize_head();
   return model;
 }
 

@@ -45,7 +45,7 @@ struct Layers {
   // The head that reads an embedding's table, if there is one.
   UntiedHead tied() const {
     for (LinearImpl* head : linears) {
-      if (head == nullptr || head->is_quantized()) continue;
+      if (head == nullptr || !head->is_dense()) continue;
       for (EmbeddingImpl* embedding : embeddings) {
         if (embedding != nullptr && head->dense_weight().is_same(embedding->weight())) {
           return {head, embedding};
@@ -152,6 +152,36 @@ void check_saved(CausalLM& base,
   problems.throw_if_any();
 }
 
+// A weight in 8 bits cannot be trained, and an adapter of the head is saved with its dense weight:
+// what needs one, all in one Error.
+void check_8bit(const LoraConfig& config, const Layers& layers, const TargetMatch& match) {
+  Problems problems(kOp, "a weight in 8 bits");
+  const auto contains = [](const std::vector<std::size_t>& indices, std::size_t i) {
+    return std::find(indices.begin(), indices.end(), i) != indices.end();
+  };
+  for (std::size_t i = 0; i < layers.paths.size(); ++i) {
+    if (layers.linears[i] == nullptr || !layers.linears[i]->is_int8()) continue;
+    const std::string& path = layers.paths[i];
+    const auto refuse = [&](const std::string& option, const std::string& named) {
+      problems.add(option, " names ", named, ", which needs the dense weight of ", path,
+                   "; leave it out or load the base model with a dense head");
+    };
+    if (is_saved_whole(config, path)) refuse("modules_to_save", path);
+    if (!contains(layers.aside, i)) continue;
+    if (contains(match.indices, i)) refuse("target_modules", path);
+    for (const auto& [name, ids] : config.trainable_token_indices) {
+      if (!name.empty() && path.ends_with(name)) refuse("trainable_token_indices", path);
+      if (!layers.linears[i]->int8_is_copy()) continue;
+      for (const std::size_t j : layers.aside) {
+        const bool is_named = name.empty() || layers.paths[j].ends_with(name);
+        if (layers.embeddings[j] == nullptr || !is_named) continue;
+        refuse("trainable_token_indices", layers.paths[j]);
+      }
+    }
+  }
+  problems.throw_if_any();
+}
+
 // The layer that each key of trainable_token_indices means, by index.
 std::vector<std::pair<std::size_t, std::vector<std::int64_t>>> token_layers(
     const LoraConfig& config, const Layers& layers, const TargetMatch& match) {
@@ -209,6 +239,7 @@ void add_lora(Adapter& adapter,
       options.bias = config.lora_bias;
       options.index = adapter.layers.size();
       options.device = linear->is_quantized() ? linear->quantized().device()
+                       : linear->is_int8()    ? linear->int8().codes.device()
                                               : linear->dense_weight().device();
       auto lora = std::make_shared<LoraAdapter>(options);
       lora->train(linear->is_training());
@@ -339,6 +370,7 @@ Adapter build_adapter(CausalLM& base,
   const TargetMatch match = match_targets(config, layers.paths, layers.aside);
   check_targets(config, layers, match, every_target_must_match);
   check_saved(base, config, layers, match, every_target_must_match);
+  check_8bit(config, layers, match);
   const auto tokens = token_layers(config, layers, match);
 
   Adapter adapter;

@@ -195,15 +195,15 @@ void PeftModel::add_updates(bool keep_weights) {
   };
   std::set<const void*> tied;  // tables that a head reads too
   for_each_linear(*base_, [&](const std::string&, LinearImpl& linear) {
-    if (!linear.is_quantized() && !owns_weight(linear)) {
+    if (linear.is_dense() && !owns_weight(linear)) {
       tied.insert(linear.dense_weight().const_data_ptr());
     }
   });
   for (const auto& slot : active_->linear_slots) {
     if (slot.shared) continue;
-    if (slot.layer->is_quantized()) {
-      problems.add(slot.path,
-                   " has a 4-bit weight, which cannot take an update without being quantized anew; "
+    if (!slot.layer->is_dense()) {
+      problems.add(slot.path, slot.layer->is_int8() ? " has an 8-bit" : " has a 4-bit",
+                   " weight, which cannot take an update without being quantized anew; "
                    "load the base model without quantization to merge");
       break;  // the others say the same
     }

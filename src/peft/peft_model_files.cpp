@@ -48,7 +48,7 @@ std::vector<OptionalWeight> optional_weights(CausalLM& base, const Adapter& adap
     add(path, embedding.weight(), adapted);
   });
   for_each_linear(base, [&](const std::string& path, LinearImpl& linear) {
-    if (path != "lm_head" || linear.is_quantized()) return;
+    if (path != "lm_head" || !linear.is_dense()) return;
     const bool adapted = std::any_of(adapter.layers.begin(), adapter.layers.end(),
                                      [&](auto& entry) { return entry.path == path; });
     add(path, linear.dense_weight(), adapted);
@@ -141,6 +141,7 @@ std::string nearest(const std::string& name, const std::vector<std::string>& can
 void check_tensors(const SafetensorsFile& file,
                    const NamedTensors& state,
                    const std::vector<OptionalWeight>& optional,
+                   bool head_8bit,
                    Problems& problems) {
   std::vector<std::string> expected;
   for (const auto& entry : state) expected.push_back(entry.first);
@@ -171,6 +172,12 @@ void check_tensors(const SafetensorsFile& file,
     if (file.contains(weight.name)) check(weight.name, weight.parameter);
   }
   for (const std::string& name : unexpected) {
+    if (head_8bit && name == detail::kFilePrefix + std::string("lm_head.weight")) {
+      problems.add(name,
+                   " is a dense weight, which a head in 8 bits cannot take; load the base model "
+                   "without head_8bit");
+      continue;
+    }
     problems.add("unexpected ", name,
                  name.ends_with("lora_magnitude_vector") ? "; it is DoRA's, which is not supported"
                                                          : nearest(name, expected));
@@ -237,7 +244,11 @@ void PeftModel::load_tensors(Adapter& adapter, const std::filesystem::path& dir)
   const std::vector<OptionalWeight> optional = optional_weights(*base_, adapter);
   Problems problems(kOp, path.string());
   check_scales(adapter, dir / kConfigName, problems);
-  check_tensors(file, state, optional, problems);
+  bool head_8bit = false;
+  for_each_linear(*base_, [&](const std::string& layer, LinearImpl& linear) {
+    head_8bit = head_8bit || (layer == "lm_head" && linear.is_int8());
+  });
+  check_tensors(file, state, optional, head_8bit, problems);
   problems.throw_if_any();
 
   const torch::NoGradGuard no_grad;

@@ -193,6 +193,22 @@ class LORAPP_API DecoderLM : public CausalLM {
 
   void save_pretrained(const std::filesystem::path& dir) const override;
 
+  /// Replaces the head's weight by itself in 8 bits (quantize_int8), a quarter of the bytes of
+  /// float32 and half of those of bfloat16: generating reads it once a token. A tied embedding
+  /// stays as it is, and the head has a copy. Error if the head has no dense weight, has an
+  /// adapter, or holds a weight that is not finite.
+  void quantize_head() {
+    LORAPP_CHECK(head_->is_dense(), "causal_lm", "lm_head has ",
+                 !head_->has_weight()    ? "no weight yet"
+                 : head_->is_quantized() ? "a 4-bit weight"
+                                         : "an 8-bit weight already",
+                 "; only a dense one can be put into 8 bits");
+    LORAPP_CHECK(head_->adapter() == nullptr, "causal_lm",
+                 "lm_head has an adapter; unload() it before the weight is put into 8 bits");
+    const bool tied = !head_->named_parameters(/*recurse=*/false).contains("weight");
+    head_->set_int8(quantize_int8(head_->dense_weight(), "lm_head.weight"), tied);
+  }
+
   Decoder& model() { return model_; }
   Linear& head() { return head_; }
 

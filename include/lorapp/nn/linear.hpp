@@ -1,11 +1,12 @@
-// Linear: y = x Wᵀ + b, with a dense or a 4-bit weight and a slot for an adapter.
-// W is [out, in]. A 4-bit weight moves between devices but no call ever recasts it.
+// Linear: y = x Wᵀ + b, with a dense, a 4-bit or an 8-bit weight and a slot for an adapter.
+// W is [out, in]. A quantized weight moves between devices but no call ever recasts it.
 #pragma once
 
 #include <lorapp/error.hpp>
 #include <lorapp/export.hpp>
 #include <lorapp/nn/adapter.hpp>
 #include <lorapp/nn/checkpointing.hpp>
+#include <lorapp/quant/int8_weight.hpp>
 #include <lorapp/quant/ops.hpp>
 #include <lorapp/quant/quantized_tensor.hpp>
 
@@ -20,8 +21,8 @@
 
 namespace lorapp {
 
-/// A linear layer of a language model. It holds no weight until set_dense(), set_quantized() or
-/// tie() gives it one, so a model can be built before its weights are read.
+/// A linear layer of a language model. It holds no weight until set_dense(), set_quantized(),
+/// set_int8() or tie() gives it one, so a model can be built before its weights are read.
 class LORAPP_API LinearImpl : public torch::nn::Module {
  public:
   LinearImpl(std::int64_t in_features, std::int64_t out_features)
@@ -54,23 +55,41 @@ class LORAPP_API LinearImpl : public torch::nn::Module {
   /// The layer without its adapter.
   torch::Tensor base(const torch::Tensor& x) const {
     if (quantized_) return linear_4bit(x, *quantized_, optional_bias(), compute_dtype_);
+    if (int8_) return linear_int8(x, *int8_, optional_bias());
     LORAPP_CHECK(weight_.defined(), "linear", "this layer has no weight yet");
     return linear_dense(x, weight_, optional_bias());
   }
 
   std::int64_t in_features() const noexcept { return in_features_; }
   std::int64_t out_features() const noexcept { return out_features_; }
+  /// In 4 bits.
   bool is_quantized() const noexcept { return quantized_.has_value(); }
-  bool has_weight() const noexcept { return is_quantized() || weight_.defined(); }
+  /// In 8 bits.
+  bool is_int8() const noexcept { return int8_.has_value(); }
+  /// Neither, and there is a weight.
+  bool is_dense() const noexcept { return weight_.defined(); }
+  bool has_weight() const noexcept { return is_dense() || is_quantized() || is_int8(); }
 
-  /// The 4-bit weight; Error if the layer is dense.
+  /// The 4-bit weight; Error if the layer has none.
   const QuantizedTensor& quantized() const {
-    LORAPP_CHECK(quantized_, "linear", "the weight is dense, not 4-bit");
+    LORAPP_CHECK(quantized_, "linear", "the weight is ", is_int8() ? "8-bit" : "dense",
+                 ", not 4-bit");
     return *quantized_;
   }
 
-  /// The weight [out, in]: the parameter itself, or the dequantized values of a 4-bit weight.
-  torch::Tensor dense_weight() const { return quantized_ ? dequantize_4bit(*quantized_) : weight_; }
+  /// The 8-bit weight; Error if the layer has none.
+  const Int8Weight& int8() const {
+    LORAPP_CHECK(int8_, "linear", "the weight is ", quantized_ ? "4-bit" : "dense", ", not 8-bit");
+    return *int8_;
+  }
+  /// Whether the 8-bit weight is a copy of another module's, which counts the parameters.
+  bool int8_is_copy() const noexcept { return int8_is_copy_; }
+
+  /// The weight [out, in]: the parameter itself, or the dequantized values of a quantized weight.
+  torch::Tensor dense_weight() const {
+    if (quantized_) return dequantize_4bit(*quantized_);
+    return int8_ ? dequantize_int8(*int8_) : weight_;
+  }
 
   /// The bias [out]; undefined where there is none.
   const torch::Tensor& bias() const noexcept { return bias_; }
@@ -92,6 +111,17 @@ class LORAPP_API LinearImpl : public torch::nn::Module {
     drop_weight();
     quantized_ = std::move(packed);
     compute_dtype_ = compute_dtype;
+  }
+
+  /// Makes an 8-bit weight of shape [out, in] the weight. Products take the dtype of their input.
+  /// It is not a parameter: nothing trains or recasts it. `is_copy`: of a weight that another
+  /// module has, e.g. a tied embedding.
+  void set_int8(const Int8Weight& weight, bool is_copy = false) {
+    check_shape(weight.sizes());
+    Int8Weight own = weight;  // `weight` may be this layer's own
+    drop_weight();
+    int8_ = std::move(own);
+    int8_is_copy_ = is_copy;
   }
 
   /// Uses a parameter of another module, e.g. the embedding, which stays its only owner.
@@ -130,21 +160,26 @@ class LORAPP_API LinearImpl : public torch::nn::Module {
   void set_adapter_enabled(bool enabled) noexcept { adapter_enabled_ = enabled; }
   bool adapter_enabled() const noexcept { return adapter_enabled_; }
 
-  // Module::to(dtype) casts every parameter and buffer, whatever it means; a 4-bit weight is
+  // Module::to(dtype) casts every parameter and buffer, whatever it means; a quantized weight is
   // neither.
   void to(torch::Device device, torch::Dtype dtype, bool non_blocking = false) override {
     torch::nn::Module::to(device, dtype, non_blocking);
-    if (quantized_) quantized_ = quantized_->to(device);
+    move_quantized(device);
   }
   void to(torch::Dtype dtype, bool non_blocking = false) override {
     torch::nn::Module::to(dtype, non_blocking);
   }
   void to(torch::Device device, bool non_blocking = false) override {
     torch::nn::Module::to(device, non_blocking);
-    if (quantized_) quantized_ = quantized_->to(device);
+    move_quantized(device);
   }
 
  private:
+  void move_quantized(torch::Device device) {
+    if (quantized_) quantized_ = quantized_->to(device);
+    if (int8_) int8_ = int8_->to(device);
+  }
+
   std::optional<torch::Tensor> optional_bias() const {
     return bias_.defined() ? std::optional<torch::Tensor>(bias_) : std::nullopt;
   }
@@ -159,16 +194,20 @@ class LORAPP_API LinearImpl : public torch::nn::Module {
     if (parameters_.contains("weight")) parameters_.erase("weight");
     weight_ = torch::Tensor();
     quantized_.reset();
+    int8_.reset();
+    int8_is_copy_ = false;
   }
 
   std::int64_t in_features_;
   std::int64_t out_features_;
-  torch::Tensor weight_;  // [out, in], undefined while the weight is 4-bit
+  torch::Tensor weight_;  // [out, in], undefined while the weight is quantized
   torch::Tensor bias_;    // [out]
   std::optional<QuantizedTensor> quantized_;
   std::optional<torch::Dtype> compute_dtype_;
   std::shared_ptr<LinearAdapter> adapter_;
   bool adapter_enabled_ = true;
+  std::optional<Int8Weight> int8_;
+  bool int8_is_copy_ = false;
 };
 TORCH_MODULE(Linear);
 

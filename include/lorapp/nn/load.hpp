@@ -20,6 +20,8 @@ struct LoadOptions {
   /// or each tensor's own where that names none.
   std::optional<torch::Dtype> dtype = std::nullopt;
   torch::Device device = torch::kCPU;
+  /// Holds the head's weight in 8 bits (DecoderLM::quantize_head), whatever the other weights are.
+  bool head_8bit = false;
   /// A folder that keeps what quant_config makes of a model, so that the next start maps it in
   /// instead of quantizing again; made where it is missing. Nothing is ever deleted from it: a
   /// folder in it may be removed at any time. Empty: none.

@@ -48,9 +48,9 @@ inline std::int64_t count_parameters_below(const torch::nn::Module& module,
   for (const auto& parameter : module.parameters(/*recurse=*/false)) {
     if (seen.insert(parameter.const_data_ptr()).second) count += parameter.numel();
   }
-  if (const auto* linear = dynamic_cast<const LinearImpl*>(&module);
-      linear != nullptr && linear->is_quantized()) {
-    count += linear->quantized().numel();
+  if (const auto* linear = dynamic_cast<const LinearImpl*>(&module)) {
+    if (linear->is_quantized()) count += linear->quantized().numel();
+    if (linear->is_int8() && !linear->int8_is_copy()) count += linear->int8().numel();
   }
   for (const auto& child : module.children()) count += count_parameters_below(*child, seen);
   return count;
@@ -58,7 +58,8 @@ inline std::int64_t count_parameters_below(const torch::nn::Module& module,
 
 }  // namespace detail
 
-/// The number of parameters below `module`: a 4-bit weight counts its elements, a shared one once.
+/// The number of parameters below `module`: a quantized weight counts its elements, a shared one
+/// once.
 inline std::int64_t num_parameters(const torch::nn::Module& module) {
   std::unordered_set<const void*> seen;
   return detail::count_parameters_below(module, seen);
