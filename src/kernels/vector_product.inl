@@ -86,13 +86,17 @@ void dense_vector_group(const VectorProductArgs& args, std::int64_t row, std::in
   const auto* data = static_cast<const typename T::Storage*>(w.data) + row * w.stride;
   const std::int64_t apart = distance * w.stride;
   constexpr bool kCodes = std::is_same_v<T, Int8>;
-  constexpr std::int64_t kBothHalves = 2 * kLanes;
-  Vec sum[Group][Rows][2];
+  // Sums of one dot product: with few rows of x a single one would wait for itself.
+  constexpr int kParts = Rows <= 2 ? 2 : 1;
+  constexpr std::int64_t kStep = kParts * kLanes;
+  Vec sum[Group][Rows][kParts];
   for (int g = 0; g < Group; ++g) {
-    for (int r = 0; r < Rows; ++r) sum[g][r][0] = sum[g][r][1] = zero();
+    for (int r = 0; r < Rows; ++r) {
+      for (int h = 0; h < kParts; ++h) sum[g][r][h] = zero();
+    }
   }
   const auto step = [&](std::int64_t k, std::int64_t left) {
-    for (int h = 0; h < 2; ++h) {
+    for (int h = 0; h < kParts; ++h) {
       const std::int64_t at = k + h * kLanes;
       Vec x[Rows];
       for (int r = 0; r < Rows; ++r) {
@@ -109,19 +113,20 @@ void dense_vector_group(const VectorProductArgs& args, std::int64_t row, std::in
   if constexpr (kCodes) {
     for (; k + 64 <= w.columns; k += 64) {  // a line of codes for each that is fetched
       for (int g = 0; g < Group; ++g) prefetch(data + g * apart + k + kAhead);
-      for (std::int64_t i = 0; i < 64; i += kBothHalves) step(k + i, kBothHalves);
+      for (std::int64_t i = 0; i < 64; i += kStep) step(k + i, kStep);
     }
   }
-  for (; k + kBothHalves <= w.columns; k += kBothHalves) {
+  for (; k + kStep <= w.columns; k += kStep) {
     for (int g = 0; g < Group; ++g) prefetch(data + g * apart + k + kAhead);
-    step(k, kBothHalves);
+    step(k, kStep);
   }
   if (k < w.columns) step(k, w.columns - k);
   for (int g = 0; g < Group; ++g) {
     for (int r = 0; r < Rows; ++r) {
       const std::int64_t n = row + g * distance;
       const float bias = args.bias != nullptr ? args.bias[n] : 0.0f;
-      float total = lane_sum(add(sum[g][r][0], sum[g][r][1]));
+      const Vec both = kParts == 2 ? add(sum[g][r][0], sum[g][r][kParts - 1]) : sum[g][r][0];
+      float total = lane_sum(both);
       if constexpr (kCodes) total *= int8_step(w.absmax[n]);
       args.y[r * args.y_stride + n] = total + bias;
     }
@@ -144,15 +149,14 @@ void dense_vector_product(const VectorProductArgs& args) {
 template <int Rows, int Panels>
 void vector_product_rows(const VectorProductArgs& args) {
   if (args.w != nullptr) return packed_vector_product<Rows, Panels>(args);
-  constexpr int kRowsOfW = Rows <= 2 ? kVectorPanels : kVectorPanels / 2;
-  if (args.dense->absmax != nullptr) return dense_vector_product<Int8, Rows, kRowsOfW>(args);
+  if (args.dense->absmax != nullptr) return dense_vector_product<Int8, Rows, kVectorPanels>(args);
   switch (args.dense->type) {
     case Float::f32:
-      return dense_vector_product<F32, Rows, kRowsOfW>(args);
+      return dense_vector_product<F32, Rows, kVectorPanels>(args);
     case Float::bf16:
-      return dense_vector_product<Bf16, Rows, kRowsOfW>(args);
+      return dense_vector_product<Bf16, Rows, kVectorPanels>(args);
     case Float::f16:
-      return dense_vector_product<F16, Rows, kRowsOfW>(args);
+      return dense_vector_product<F16, Rows, kVectorPanels>(args);
   }
 }
 
