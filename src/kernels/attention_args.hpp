@@ -74,8 +74,9 @@ struct AttentionBackwardArgs {
   float* space;  // [kBackwardSpace]
 };
 
-/// Rows of AttentionBackwardArgs::sums, and their elements.
-LORAPP_HD std::int64_t padded_keys(std::int64_t keys) { return (keys + 3) / 4 * 4; }
+/// Rows of AttentionBackwardArgs::sums, and their elements. Keys are taken in steps of up to four
+/// from the first that a block sees, wherever a window lets that be.
+LORAPP_HD std::int64_t padded_keys(std::int64_t keys) { return keys + 3; }
 LORAPP_HD std::int64_t padded_head_size(std::int64_t head_size) {
   return (head_size + 31) / 32 * 32;
 }

@@ -16,7 +16,7 @@ constexpr int kTile = kLanes * kTileVectors;                           // rows o
 constexpr int kStep = kTileRows % 3 == 0 ? kTileRows / 3 : kTileRows;  // keys are counted in these
 constexpr std::int64_t kStripStride = (kBlockKeys + 4) * kTileRows;
 static_assert(kBlockKeys % kTileRows == 0 && kBackwardRows % kTile == 0 &&
-              kForwardRows % kTile == 0 && 8 % kStep == 0 && kTile * kHeadStride <= kScoreSpace);
+              kForwardRows % kTile == 0 && 4 % kStep == 0 && kTile * kHeadStride <= kScoreSpace);
 
 std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 std::int64_t larger(std::int64_t a, std::int64_t b) { return a > b ? a : b; }

@@ -88,7 +88,7 @@ void dense_vector_group(const VectorProductArgs& args, std::int64_t row, std::in
   constexpr bool kCodes = std::is_same_v<T, Int8>;
   // Sums of one dot product: with few rows of x a single one would wait for itself.
   constexpr int kParts = Rows <= 2 ? 2 : 1;
-  constexpr std::int64_t kStep = kParts * kLanes;
+  constexpr std::int64_t kColumnsOfStep = kParts * kLanes;
   Vec sum[Group][Rows][kParts];
   for (int g = 0; g < Group; ++g) {
     for (int r = 0; r < Rows; ++r) {
@@ -113,12 +113,12 @@ void dense_vector_group(const VectorProductArgs& args, std::int64_t row, std::in
   if constexpr (kCodes) {
     for (; k + 64 <= w.columns; k += 64) {  // a line of codes for each that is fetched
       for (int g = 0; g < Group; ++g) prefetch(data + g * apart + k + kAhead);
-      for (std::int64_t i = 0; i < 64; i += kStep) step(k + i, kStep);
+      for (std::int64_t i = 0; i < 64; i += kColumnsOfStep) step(k + i, kColumnsOfStep);
     }
   }
-  for (; k + kStep <= w.columns; k += kStep) {
+  for (; k + kColumnsOfStep <= w.columns; k += kColumnsOfStep) {
     for (int g = 0; g < Group; ++g) prefetch(data + g * apart + k + kAhead);
-    step(k, kStep);
+    step(k, kColumnsOfStep);
   }
   if (k < w.columns) step(k, w.columns - k);
   for (int g = 0; g < Group; ++g) {
