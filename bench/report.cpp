@@ -153,9 +153,10 @@ void make_random_model(const Options& options) {
 
 std::shared_ptr<CausalLM> load_nf4(const Options& options) {
   const at::ScalarType dtype = dtype_of(options.text("dtype", "bf16"));
-  return CausalLM::from_pretrained(
-      options.text("folder"),
-      {.quant_config = QuantConfig{.compute_dtype = dtype}, .dtype = dtype});
+  return CausalLM::from_pretrained(options.text("folder"),
+                                   {.quant_config = QuantConfig{.compute_dtype = dtype},
+                                    .dtype = dtype,
+                                    .head_8bit = options.number("head", 16) == 8});
 }
 
 LoraConfig lora() {
@@ -313,6 +314,7 @@ void generation(const Options& options) {
   for_each_linear(*base, [&](const std::string& path, LinearImpl& layer) {
     const double weights = static_cast<double>(layer.in_features() * layer.out_features());
     weight_bytes += static_cast<double>(layer.is_quantized() ? layer.quantized().nbytes()
+                                        : layer.is_int8()    ? layer.int8().nbytes()
                                                              : layer.dense_weight().nbytes());
     (path == "lm_head" ? head_weights : layer_weights) += weights;
   });
@@ -356,7 +358,7 @@ int run_case(int argc, char** argv) {
       {"train", train},                   // folder= dtype= sequences= length= steps=
       {"growth", growth},                 // folder= dtype= tokens= thread_tokens= rounds=
       {"tutorial", tutorial},             // folder= dtype= tokenizer= data= rows= output=
-      {"generation", generation},  // folder= dtype= prompt= context= tokens= rounds= threads=
+      {"generation", generation},  // folder= dtype= head= prompt= context= tokens= rounds= threads=
   };
   const auto found = argc > 1 ? cases.find(argv[1]) : cases.end();
   if (found == cases.end()) {

@@ -261,6 +261,7 @@ def measure(runner, plan, args, folders, data, python):
         measure_start(runner, args.build, plan["starts"])
         generation = plan["generation"]
         ours("generation", "generation", folder=folders["mistral"], **generation, rounds=1, threads=threads)
+        ours("generation8", "generation", folder=folders["mistral"], head=8, **generation, rounds=1, threads=threads)
         if "llama" not in missing:
             peer("llama.generation", "llama_cpp_generation.py", folders["mistral"], "--gguf", gguf, *flags(generation))
         peer("peft.generation", "peft_generation.py", folders["mistral"], *flags(generation))

@@ -32,6 +32,7 @@ struct Options {
   void add_to(CLI::App& app) {
     model.add_to(app);
     model.add_cache_to(app);
+    model.add_head_to(app);
     app.add_option("--adapter", adapter, "Adapter folder");
     data.add_to(app);
     app.add_option("--generate", generate, "Rows, from the first, to answer and compare")

@@ -83,6 +83,7 @@ std::string check_ratio(const std::string& text) {
 void Options::add_to(CLI::App& app) {
   model.add_to(app);
   model.add_cache_to(app);
+  model.add_head_to(app);
   data.add_to(app);
   auto* eval_file =
       app.add_option("--eval-data", eval_data, "Data file to evaluate on, in the same format");

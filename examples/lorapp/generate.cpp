@@ -52,6 +52,7 @@ struct Options {
 void Options::add_to(CLI::App& app) {
   model.add_to(app);
   model.add_cache_to(app);
+  model.add_head_to(app);
   auto* adapter_option = app.add_option("--adapter", adapter, "Adapter folder");
   auto* prompt_option = app.add_option("--prompt", prompt, "Text to continue, as it is, after bos");
   auto* instruction_option =

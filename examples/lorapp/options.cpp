@@ -155,6 +155,11 @@ void ModelOptions::add_cache_to(CLI::App& command_line) {
       ->default_str("none");
 }
 
+void ModelOptions::add_head_to(CLI::App& command_line) {
+  command_line.add_flag("--head-8bit", head_8bit,
+                        "Hold the output head in 8 bits, one scale a row; it is dense otherwise");
+}
+
 std::filesystem::path ModelOptions::folder() const {
   return model_folder(model, {}, app != nullptr && app->count("--quiet") > 0);
 }
@@ -174,6 +179,7 @@ LoadOptions ModelOptions::load_options() const {
   options.device = choose_device(device);
   options.dtype = dtype_option(dtype);
   options.quant_cache = quant_cache;
+  options.head_8bit = head_8bit;
   if (quant_type != "none") {
     options.quant_config = QuantConfig{.quant_type = parse_quant_type(quant_type),
                                        .compute_dtype = dtype_option(compute_dtype),
@@ -189,7 +195,8 @@ std::shared_ptr<CausalLM> ModelOptions::load(const Tokenizer& tokenizer,
   const std::int64_t rows = ModelConfig::from_pretrained(folder()).vocab_size;
   LORAPP_CHECK(tokenizer.vocab_size() <= rows, "tokenizer", model, ": the tokenizer has ",
                tokenizer.vocab_size(), " tokens, but the model's embedding has ", rows, " rows");
-  console.say("Loading " + model + (options.quant_config ? " in 4 bits" : ""));
+  console.say("Loading " + model + (options.quant_config ? " in 4 bits" : "") +
+              (options.head_8bit ? ", its head in 8 bits" : ""));
   return CausalLM::from_pretrained(folder(), options);
 }
 

@@ -58,12 +58,15 @@ struct ModelOptions {
   std::string compute_dtype = "auto";
   std::string dtype = "auto";
   std::string quant_cache{};
+  bool head_8bit = false;
   std::uint64_t seed = 42;
   const CLI::App* app = nullptr;  ///< the command line that it came from
 
   void add_to(CLI::App& command_line);
   /// --quant-cache, for what loads the model.
   void add_cache_to(CLI::App& command_line);
+  /// --head-8bit, for what runs the model.
+  void add_head_to(CLI::App& command_line);
   /// The model's folder; a model of the hub that the local cache has not is downloaded first.
   std::filesystem::path folder() const;
   /// --model as it was given, but for the @revision of a model on the hub.

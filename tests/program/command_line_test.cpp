@@ -73,7 +73,10 @@ std::map<std::string, Arguments> promised_options() {
   const auto add = [&](const char* command, const Arguments& more) {
     options[command].insert(options[command].end(), more.begin(), more.end());
   };
-  for (const char* command : {"finetune", "generate", "eval"}) add(command, kModel);
+  for (const char* command : {"finetune", "generate", "eval"}) {
+    add(command, kModel);
+    add(command, {"--quant-cache", "--head-8bit"});
+  }
   for (const char* command : {"finetune", "eval"}) add(command, kData);
   for (auto& [command, list] : options) list.insert(list.end(), kCommon.begin(), kCommon.end());
   return options;

@@ -53,6 +53,32 @@ TEST_SUITE("program") {
         run_lorapp(generate(world, {"--prompt", "x", "--max-new-tokens", "1"})).err.empty());
   }
 
+  TEST_CASE(
+      "generate, eval, finetune: --head-8bit changes the loss a little, and refuses lm_head") {
+    const World world;
+    const std::string data =
+        world.folder().write("rows.jsonl", "{\"text\": \"The dog sees the fox.\"}\n").string();
+    const auto run = [&](Arguments arguments, const Arguments& more) {
+      arguments.insert(arguments.end(), {"--model", world.model(), "--threads", "1", "--json"});
+      arguments.insert(arguments.end(), more.begin(), more.end());
+      return run_lorapp(arguments);
+    };
+    const double dense = run({"eval", "--data", data}, {}).json()["loss"];
+    const double ours = run({"eval", "--data", data}, {"--head-8bit"}).json()["loss"];
+    CHECK(ours != dense);
+    CHECK(ours == doctest::Approx(dense).epsilon(1e-2));
+    const Outcome said = run({"generate", "--prompt", "The dog", "--max-new-tokens", "3"},
+                             {"--head-8bit", "--ignore-eos"});
+    CHECK(said.status == 0);
+    CHECK(said.json()["tokens"].size() == 3);
+    const Arguments finetune = {"finetune", "--data", data, "--max-steps", "1"};
+    CHECK(run(finetune, {"--head-8bit", "--output-dir", world.path("out")}).status == 0);
+    const Outcome refused = run(finetune, {"--head-8bit", "--output-dir", world.path("none"),
+                                           "--modules-to-save", "lm_head"});
+    CHECK(refused.status == 1);
+    CHECK(contains(refused.err, "modules_to_save names lm_head"));
+  }
+
   TEST_CASE("generate: an instruction goes through the template, a prompt does not") {
     const World world;
     const auto prompt_tokens = [&](const Arguments& more) {
