@@ -9,6 +9,6 @@ function(lorapp_add_isa_runs room)
       -DISA=${isa} -DPROBE=$<TARGET_FILE:lorapp_test_isa_probe> -DSUITE=$<TARGET_FILE:lorapp_test_${room}>
       -P "${PROJECT_SOURCE_DIR}/tests/support/run_with_isa.cmake")
     set_tests_properties("${name}" PROPERTIES
-      LABELS isa TIMEOUT 900 SKIP_REGULAR_EXPRESSION "skipped: this CPU does not have")
+      LABELS isa TIMEOUT 3600 SKIP_REGULAR_EXPRESSION "skipped: this CPU does not have")
   endforeach()
 endfunction()
