@@ -156,9 +156,10 @@ void Options::add_training_to(CLI::App& app) {
   app.add_option("--data-seed", t.data_seed, "Seed of the data order; by default --seed");
   checkpointing_switch = add_switch(app, "gradient-checkpointing", t.gradient_checkpointing,
                                     "Recompute activations in the backward pass, for less memory");
-  app.add_option("--gradient-checkpointing-mode", gradient_checkpointing_mode,
-                 "Which, and turns it on; full: whole layers; selective: norms and activation "
-                 "functions alone, at next to no cost")
+  app.add_option(
+         "--gradient-checkpointing-mode", gradient_checkpointing_mode,
+         "Turns it on; full: whole layers are computed again; selective: norms and activation "
+         "functions alone, at next to no cost")
       ->default_str("full")
       ->check(CLI::IsMember({"selective", "full"}));
 }
