@@ -160,7 +160,7 @@ TEST_SUITE("tables") {
               largest = std::max(largest, std::abs(x.get(r * stride + k)));
             }
             REQUIRE(absmax[static_cast<std::size_t>(r)] == largest);
-            const float factor = 127.0f / largest;
+            const float factor = 1.0f / largest * 127.0f;
             for (std::int64_t k = 0; k < columns; ++k) {
               const float v = x.get(r * stride + k);
               const float scaled = largest == 0.0f         ? 0.0f

@@ -12,9 +12,12 @@ namespace lorapp {
 constexpr float kInt8Max = 127.0f;
 
 /// What a row's weights are multiplied by before they are rounded to codes (Dettmers et al. 2022,
-/// "LLM.int8()", section 2.1); 0 for a row of zeros, and infinite where absmax is below about
-/// 3.7e-37: such a row is divided instead (encode_small_int8).
-LORAPP_HD float int8_scale(float absmax) { return absmax == 0.0f ? 0.0f : kInt8Max / absmax; }
+/// "LLM.int8()", section 2.1): 127 / absmax, by way of the reciprocal, as PyTorch divides a number
+/// by a tensor. 0 for a row of zeros, and infinite where absmax is below about 3.7e-37: such a row
+/// is divided instead (encode_small_int8).
+LORAPP_HD float int8_scale(float absmax) {
+  return absmax == 0.0f ? 0.0f : 1.0f / absmax * kInt8Max;
+}
 
 /// x, of magnitude 127 and a rounding error at most, to the nearest whole number, ties to even.
 LORAPP_HD std::int8_t round_int8(float x) {

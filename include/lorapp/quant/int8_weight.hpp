@@ -32,7 +32,7 @@ struct Int8Weight {
 };
 
 /// Row-wise absmax quantization (Dettmers et al. 2022, "LLM.int8()", arXiv:2208.07339, section 2.1;
-/// bitsandbytes' int8_vectorwise_quant): absmax[n] = max |w[n]|, codes = w · (127 / absmax) in
+/// bitsandbytes' int8_vectorwise_quant): absmax[n] = max |w[n]|, codes = w · int8_scale in
 /// float32, rounded to the nearest, ties to even; a row of zeros has codes 0. A code stands for its
 /// weight within absmax / 254 and rounding. `w` [out, in] is float32, bfloat16 or float16 on the
 /// CPU with at least one element. The bytes do not depend on the instruction set or the thread
