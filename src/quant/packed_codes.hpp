@@ -28,7 +28,10 @@ class PackedCodes {
   /// What kernels read; valid while this and the tensors of `parts` live.
   kernels::PackedWeight view(const Parts& parts) const;
 
-  std::int64_t nbytes() const noexcept { return lines_.size() + scales_.size(); }
+  /// Of the weight, without the line behind its last (kernels::line_bytes).
+  std::int64_t nbytes() const noexcept {
+    return lines_.size() - kernels::kLineBytes + scales_.size();
+  }
 
  private:
   AlignedBuffer lines_;
