@@ -46,16 +46,16 @@ class DenseLinearFn : public torch::autograd::Function<DenseLinearFn> {
     const at::Tensor& weight = saved[1];
     at::NoGradGuard no_grad;
     at::Tensor dx, dweight, dbias;
-    const at::Tensor rows = dy.reshape({-1, dy.size(-1)});
     if (context->needs_input_grad(0)) {
       dx = detail::dense_backward(dy, detail::dense_matrix(weight));
     }
     if (context->needs_input_grad(1)) {
       const at::Tensor x = saved[0].reshape({-1, saved[0].size(-1)});
+      const at::Tensor rows = dy.reshape({-1, dy.size(-1)});
       dweight = detail::outer_product(rows, x.contiguous()).to(weight.scalar_type());
     }
     if (context->saved_data["bias"].toBool() && context->needs_input_grad(2)) {
-      dbias = rows.sum(at::IntArrayRef{0}, false, at::kFloat).to(dy.scalar_type());
+      dbias = detail::bias_gradient(dy, dy.scalar_type());
     }
     return {dx, dweight, dbias};
   }

@@ -50,7 +50,7 @@ class Int8LinearFn : public torch::autograd::Function<Int8LinearFn> {
       dx = detail::dense_backward(dy, int8_matrix(saved[0], saved[1]));
     }
     if (context->saved_data["bias"].toBool() && context->needs_input_grad(3)) {
-      dbias = dy.reshape({-1, dy.size(-1)}).sum(at::IntArrayRef{0}, false, at::kFloat);
+      dbias = detail::bias_gradient(dy, at::kFloat);
     }
     return {dx, {}, {}, dbias};
   }

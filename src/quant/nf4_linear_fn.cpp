@@ -98,12 +98,7 @@ class Nf4LinearFn : public torch::autograd::Function<Nf4LinearFn> {
       const at::Tensor dense = dequantize_4bit(saved.weight, saved.compute_dtype);
       found.x = at::matmul(dy.to(saved.compute_dtype), dense).to(dy.scalar_type());
     }
-    if (needs_bias) {
-      // Summed in at least f32, whatever dy is stored in.
-      const at::ScalarType sum_dtype = at::promoteTypes(at::kFloat, dy.scalar_type());
-      dbias = dy.reshape({-1, dy.size(-1)}).sum(at::IntArrayRef{0}, false, sum_dtype);
-      dbias = dbias.to(*saved.bias_dtype);
-    }
+    if (needs_bias) dbias = detail::bias_gradient(dy, *saved.bias_dtype);
     return {found.x, dbias, found.a, found.b, {}, {}, {}};
   }
 

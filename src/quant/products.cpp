@@ -37,6 +37,11 @@ void for_each_row_block(std::int64_t rows, F&& f) {
 
 }  // namespace
 
+at::Tensor bias_gradient(const at::Tensor& dy, at::ScalarType dtype) {
+  const at::ScalarType sum_dtype = at::promoteTypes(at::kFloat, dy.scalar_type());
+  return dy.reshape({-1, dy.size(-1)}).sum(at::IntArrayRef{0}, false, sum_dtype).to(dtype);
+}
+
 at::Tensor outer_product(const at::Tensor& left, const at::Tensor& right) {
   const at::Tensor rows = left.t().contiguous();
   const at::Tensor y = at::empty({rows.size(0), right.size(1)}, at::kFloat);

@@ -63,6 +63,9 @@ at::Tensor dense_forward(const at::Tensor& x,
 /// dy · W, in the dtype of dy.
 at::Tensor dense_backward(const at::Tensor& dy, const kernels::DenseMatrix& w);
 
+/// The gradient of a bias: dy summed over its rows, in at least float32, in `dtype`.
+at::Tensor bias_gradient(const at::Tensor& dy, at::ScalarType dtype);
+
 /// leftᵀ · right, summed over their rows: left [T, m], right [T, n] → [m, n] float32.
 at::Tensor outer_product(const at::Tensor& left, const at::Tensor& right);
 
