@@ -3,8 +3,8 @@
 // products.
 #include "kernels/dispatch.hpp"
 #include "kernels/product_args.hpp"
+#include "kernels/product_problem.hpp"
 #include "kernels/rows_args.hpp"
-#include "quant/aligned_buffer.hpp"
 
 #include <lorapp/quant/nf4.hpp>
 
@@ -90,16 +90,12 @@ std::vector<float> product_of(
   const std::int64_t padded = transposed ? panels_of(depth) * kPanelRows : depth;
   const std::int64_t columns = transposed ? Weight::kColumns : Weight::kRows;
   const ProductShape shape = table.product_shape(round);
-  const RowTiles tiles = row_tiles(rows, shape.tile_rows);
-  const std::int64_t padded_rows = tiles.tiles * tiles.height;
-  const detail::AlignedBuffer a(depth_blocks(shape, padded) * padded_rows * kDepthWords * 4);
-  const detail::AlignedBuffer block(kDepthWords * shape.tile_columns * 4);
-  const detail::AlignedBuffer sums(padded_rows * shape.tile_columns * 4);
   const std::vector<float> x(static_cast<std::size_t>(rows * depth), 1.0f);
+  const auto a = product_problem::packed_rows(table, x, rows, padded, round);
+  const auto block = product_problem::aligned<std::uint32_t>(kDepthWords * shape.tile_columns);
+  const auto sums = product_problem::aligned<float>(sum_rows(shape, rows) * shape.tile_columns);
   std::vector<float> y(static_cast<std::size_t>(rows * columns));
-  table.pack_rows({x.data(), Float::f32, depth, rows, depth, padded, round, 0, tiles.tiles,
-                   a.as<std::uint32_t>()});
-  table.product({.a = a.as<std::uint32_t>(),
+  table.product({.a = a.get(),
                  .rows = rows,
                  .w = &w.packed,
                  .dense = nullptr,
@@ -116,8 +112,8 @@ std::vector<float> product_of(
                  .y = y.data(),
                  .y_type = Float::f32,
                  .y_stride = columns,
-                 .block = block.as<std::uint32_t>(),
-                 .sums = sums.as<float>(),
+                 .block = block.get(),
+                 .sums = sums.get(),
                  .sum_columns = shape.tile_columns});
   return y;
 }

@@ -1,3 +1,4 @@
+#include "peft/tiny_lora.hpp"
 #include "support/error_of.hpp"
 #include "support/file_size_limit.hpp"
 #include "support/temporary_folder.hpp"
@@ -23,19 +24,6 @@ namespace {
 constexpr const char* kFile = "adapter_model.safetensors";
 const std::string kFirst = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight";
 
-torch::Tensor logits(CausalLM& model) {
-  const torch::NoGradGuard no_grad;
-  return model.forward(PackedInput::single({3, 17, 60, 0, 5, 9, 9, 2, 33}));
-}
-
-LoraConfig small(std::vector<std::string> targets = {"q_proj", "v_proj"}) {
-  LoraConfig config;
-  config.r = 3;
-  config.target_modules = std::move(targets);
-  config.init_lora_weights = LoraInit::random;
-  return config;
-}
-
 NamedTensors read_all(const std::filesystem::path& path) {
   const SafetensorsFile file = SafetensorsFile::open(path);
   NamedTensors tensors;
@@ -55,7 +43,7 @@ TEST_SUITE_BEGIN("peft");
 
 TEST_CASE("adapter files: names, types and metadata are PEFT's") {
   const TemporaryFolder folder;
-  const PeftModel model(tiny_model(), small());
+  const PeftModel model(tiny_model(), random_lora());
   model.save_pretrained(folder / "new/adapter");
   const SafetensorsFile file = SafetensorsFile::open(folder / "new/adapter" / kFile);
   CHECK(file.metadata() == std::map<std::string, std::string>{{"format", "pt"}});
@@ -71,7 +59,7 @@ TEST_CASE("adapter files: names, types and metadata are PEFT's") {
 
 TEST_CASE("adapter files: a saved adapter loads into a fresh base with the same logits and bits") {
   const TemporaryFolder folder;
-  LoraConfig config = small({"all-linear"});
+  LoraConfig config = random_lora({"all-linear"});
   config.rank_pattern = {{"k_proj", 2}};
   config.alpha_pattern = {{"up_proj", 5}};
   config.use_rslora = true;
@@ -97,7 +85,7 @@ TEST_CASE("adapter files: trained biases are saved and loaded") {
   base_config.model_type = "llama";
   base_config.architectures = {"LlamaForCausalLM"};
   base_config.attention_bias = true;
-  LoraConfig config = small();
+  LoraConfig config = random_lora();
   config.bias = "all";
   PeftModel model(tiny_model(7, base_config), config);
   model.eval();
@@ -112,7 +100,7 @@ TEST_CASE("adapter files: trained biases are saved and loaded") {
 
 TEST_CASE("adapter files: half-precision files are widened") {
   const TemporaryFolder folder;
-  PeftModel model(tiny_model(), small());
+  PeftModel model(tiny_model(), random_lora());
   model.save_pretrained(folder.path());
   NamedTensors tensors = read_all(folder / kFile);
   for (auto& [name, tensor] : tensors) {
@@ -127,7 +115,7 @@ TEST_CASE("adapter files: half-precision files are widened") {
 
 TEST_CASE("adapter files: every missing, unexpected and mis-shaped tensor is in one message") {
   const TemporaryFolder folder;
-  const PeftModel model(tiny_model(), small());
+  const PeftModel model(tiny_model(), random_lora());
   model.save_pretrained(folder.path());
   NamedTensors tensors = read_all(folder / kFile);
   tensors[0].first += "s";  // sorted by name: layers.0…q_proj.lora_A.weight
@@ -151,12 +139,12 @@ TEST_CASE("adapter files: every missing, unexpected and mis-shaped tensor is in 
   }
   // The base is as it was, and usable.
   for (const auto& parameter : base->parameters()) CHECK(parameter.requires_grad());
-  CHECK_NOTHROW(PeftModel(base, small()));
+  CHECK_NOTHROW(PeftModel(base, random_lora()));
 }
 
 TEST_CASE("adapter files: a disk that fills up leaves the adapter that was there") {
   const TemporaryFolder folder;
-  PeftModel(tiny_model(), small({"q_proj"})).save_pretrained(folder.path());
+  PeftModel(tiny_model(), random_lora({"q_proj"})).save_pretrained(folder.path());
   const auto contents = [&] {
     std::map<std::string, std::string> files;
     for (const auto& entry : std::filesystem::directory_iterator(folder.path())) {
@@ -167,7 +155,7 @@ TEST_CASE("adapter files: a disk that fills up leaves the adapter that was there
   };
   const auto before = contents();
   CHECK(before.size() == 3);
-  LoraConfig config = small({"q_proj"});
+  LoraConfig config = random_lora({"q_proj"});
   config.unknown_keys = {{"note", "\"" + std::string(20'000, 'x') + "\""}};
   const PeftModel model(tiny_model(), config, 99);
   std::string message;
@@ -184,8 +172,8 @@ TEST_CASE("adapter files: a disk that fills up leaves the adapter that was there
 
 TEST_CASE("adapter files: weights that were trained with another scale are refused") {
   const TemporaryFolder folder;
-  PeftModel(tiny_model(), small()).save_pretrained(folder.path());
-  LoraConfig config = small();
+  PeftModel(tiny_model(), random_lora()).save_pretrained(folder.path());
+  LoraConfig config = random_lora();
   config.alpha_pattern = {{"v_proj", 5}};
   PeftModel model(tiny_model(), config, 99);
   const torch::Tensor before = logits(model);
@@ -199,7 +187,7 @@ TEST_CASE("adapter files: weights that were trained with another scale are refus
 
 TEST_CASE("adapter files: an adapter for more layers than the base has is an error") {
   const TemporaryFolder folder;
-  const PeftModel model(tiny_model(), small());
+  const PeftModel model(tiny_model(), random_lora());
   model.save_pretrained(folder.path());
   ModelConfig shorter = tiny_config();
   shorter.num_hidden_layers = 1;
@@ -210,7 +198,7 @@ TEST_CASE("adapter files: an adapter for more layers than the base has is an err
 
 TEST_CASE("adapter files: a folder without weights, or with a pickle only, says so") {
   const TemporaryFolder folder;
-  small().save(folder / "adapter_config.json");
+  random_lora().save(folder / "adapter_config.json");
   const auto load = [&] { PeftModel::from_pretrained(tiny_model(), folder.path()); };
   CHECK(contains(error_of(load), kFile));
   folder.write("adapter_model.bin", "x");

@@ -1,5 +1,6 @@
 // What an adapter may hold beside LoRA on Linears: whole modules, embeddings, rows of tokens,
 // biases of B; and several adapters on one base.
+#include "peft/tiny_lora.hpp"
 #include "support/error_of.hpp"
 #include "support/temporary_folder.hpp"
 #include "support/tiny_model.hpp"
@@ -25,11 +26,6 @@ using namespace lorapp::test;
 namespace {
 
 const std::string kPrefix = "base_model.model.";
-
-torch::Tensor logits(CausalLM& model) {
-  const torch::NoGradGuard no_grad;
-  return model.forward(PackedInput::single({3, 17, 60, 0, 5, 9, 9, 2, 33}));
-}
 
 ModelConfig with_bias() {
   ModelConfig config = tiny_config();

@@ -1,4 +1,5 @@
 // Adapters in MLX's files and in GGUF.
+#include "peft/tiny_lora.hpp"
 #include "support/error_of.hpp"
 #include "support/gguf_file.hpp"
 #include "support/temporary_folder.hpp"
@@ -19,11 +20,6 @@ using namespace lorapp;
 using namespace lorapp::test;
 
 namespace {
-
-torch::Tensor logits(CausalLM& model) {
-  const torch::NoGradGuard no_grad;
-  return model.forward(PackedInput::single({3, 17, 60, 0, 5, 9, 9, 2, 33}));
-}
 
 LoraConfig patterned() {
   LoraConfig config;

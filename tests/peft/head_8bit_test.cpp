@@ -1,4 +1,5 @@
 // Adapters on a model whose head is in 8 bits: what works, and what needs the dense weight.
+#include "peft/tiny_lora.hpp"
 #include "support/error_of.hpp"
 #include "support/temporary_folder.hpp"
 #include "support/tiny_model.hpp"
@@ -30,26 +31,13 @@ std::shared_ptr<CausalLM> model_with_head_8bit(bool tied) {
   return model;
 }
 
-torch::Tensor logits(CausalLM& model) {
-  const torch::NoGradGuard no_grad;
-  return model.forward(PackedInput::single({3, 17, 60, 0, 5, 9, 9, 2, 33}));
-}
-
-LoraConfig lora(std::vector<std::string> targets = {"q_proj", "v_proj"}) {
-  LoraConfig config;
-  config.r = 3;
-  config.target_modules = std::move(targets);
-  config.init_lora_weights = LoraInit::random;
-  return config;
-}
-
 }  // namespace
 
 TEST_SUITE_BEGIN("peft");
 
 TEST_CASE("head in 8 bits: an adapter of the layers trains through it, is saved and loaded") {
   const TemporaryFolder folder;
-  PeftModel model(model_with_head_8bit(false), lora({"all-linear"}));
+  PeftModel model(model_with_head_8bit(false), random_lora({"all-linear"}));
   model.eval();
   const torch::Tensor before = logits(model);
   TrainingArguments arguments;
@@ -79,26 +67,27 @@ TEST_CASE("head in 8 bits: what needs the head's dense weight is one error that 
     }
     return message;
   };
-  CHECK(contains(refused(lora({"q_proj", "lm_head"}), false), "target_modules names lm_head"));
-  LoraConfig config = lora();
+  CHECK(
+      contains(refused(random_lora({"q_proj", "lm_head"}), false), "target_modules names lm_head"));
+  LoraConfig config = random_lora();
   config.modules_to_save = {"lm_head"};
   CHECK(contains(refused(config, false), "modules_to_save names lm_head"));
   CHECK(contains(refused(config, true), "needs the dense weight of lm_head"));
-  config = lora();
+  config = random_lora();
   config.trainable_token_indices = {{"lm_head", {4}}};
   CHECK(contains(refused(config, false), "trainable_token_indices names lm_head"));
   config.trainable_token_indices = {{"embed_tokens", {4}}};
   CHECK(refused(config, false).empty());
   CHECK(contains(refused(config, true),
                  "trainable_token_indices names model.embed_tokens, which needs the dense weight"));
-  config = lora();
+  config = random_lora();
   config.modules_to_save = {"embed_tokens"};  // PEFT parts a tied pair too
   CHECK(refused(config, true).empty());
 }
 
 TEST_CASE("head in 8 bits: an adapter that brings a dense head is an error") {
   const TemporaryFolder folder;
-  LoraConfig config = lora();
+  LoraConfig config = random_lora();
   PeftModel(tiny_model(), config).save_pretrained(folder.path());
   const auto path = folder / "adapter_model.safetensors";
   NamedTensors tensors;
@@ -122,11 +111,11 @@ TEST_CASE("an 8-bit layer inside the decoder takes LoRA, and refuses to be merge
     if (path.ends_with("q_proj")) linear.set_int8(quantize_int8(linear.dense_weight()));
   });
   const torch::Tensor plain = logits(*base);
-  PeftModel model(base, lora());
+  PeftModel model(base, random_lora());
   CHECK_FALSE(logits(model).equal(plain));
   CHECK(contains(error_of([&] { model.merge(); }), "q_proj has an 8-bit weight"));
   model.unload();
-  LoraConfig config = lora({"v_proj"});
+  LoraConfig config = random_lora({"v_proj"});
   config.modules_to_save = {"q_proj"};
   CHECK(contains(error_of([&] { PeftModel(base, config); }), "modules_to_save names"));
 }
