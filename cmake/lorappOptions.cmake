@@ -14,7 +14,7 @@ set(LORAPP_CUDA_ARCHS "80;90" CACHE STRING "CUDA architectures to compile for")
 set(LORAPP_HUB AUTO CACHE STRING "Downloads from the Hugging Face hub: AUTO (where libcurl is found), ON or OFF")
 set_property(CACHE LORAPP_HUB PROPERTY STRINGS AUTO ON OFF)
 set(LORAPP_ISAS AUTO CACHE STRING
-  "CPU instruction sets to compile kernels for: AUTO (all that the compiler has) or a list of scalar;avx2;avx512;avx512bf16")
+  "CPU instruction sets to compile kernels for: AUTO (all that the compiler has) or a list of scalar;avx2;avx512;avx512vnni;avx512bf16;amx")
 set(LORAPP_SANITIZE "" CACHE STRING "Sanitizers to build with, e.g. address,undefined")
 set(LORAPP_CMAKE_DIR "lib/cmake/lorapp" CACHE STRING "Where the CMake package is installed, below the prefix")
 

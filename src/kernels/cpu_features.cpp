@@ -53,6 +53,7 @@ std::uint32_t read_features() noexcept {
   if (zmm && bit(b, 17)) found |= kAvx512dq;
   if (zmm && bit(b, 30)) found |= kAvx512bw;
   if (zmm && bit(b, 31)) found |= kAvx512vl;
+  if (zmm && bit(c, 11)) found |= kAvx512vnni;
   if (tiles && bit(d, 22) && bit(d, 24) && allowed_to_use_tiles()) found |= kAmxBf16;
   if (a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && zmm && bit(a, 5))
     found |= kAvx512bf16;

@@ -10,7 +10,7 @@ namespace lorapp::kernels {
 namespace {
 
 struct Tables {
-  KernelTable items[5];
+  KernelTable items[6];
   int count = 0;
 
   void add(const KernelTable& table) noexcept { items[count++] = table; }
@@ -22,6 +22,9 @@ struct Tables {
 #endif
 #if defined(LORAPP_HAS_AVX512BF16)
     add(table_avx512bf16());
+#endif
+#if defined(LORAPP_HAS_AVX512VNNI)
+    add(table_avx512vnni());
 #endif
 #if defined(LORAPP_HAS_AVX512)
     add(table_avx512());
@@ -44,6 +47,7 @@ struct Tables {
       table.pack_rows = weaker.pack_rows;
       table.product = weaker.product;
       table.vector_product = weaker.vector_product;
+      table.fix_rows = weaker.fix_rows;
     }
     if (table.rms_norm == nullptr) {
       table.rms_norm = weaker.rms_norm;

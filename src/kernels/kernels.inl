@@ -159,7 +159,9 @@ void expand_nested(const NestedExpandArgs& args) {
                                            &expand_nested __VA_OPT__(, ) __VA_ARGS__}; \
     return kTable;                                                                     \
   }
-#define LORAPP_PRODUCTS &product_shape, &pack_rows, &product, &vector_product
+#define LORAPP_PRODUCTS &product_shape, &pack_rows, &product, &vector_product, nullptr
+#define LORAPP_PRODUCTS_OF_PARTS \
+  &product_shape, &pack_rows, &product, &vector_product_of_parts, &fix_rows
 #define LORAPP_ROWS                                                                          \
   &rms_norm, &rms_norm_backward, &rotate, &swiglu, &swiglu_backward, &cross_entropy, &adamw, \
       &sum_of_squares, &dropout

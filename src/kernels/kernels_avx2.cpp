@@ -4,9 +4,15 @@
 #include "kernels/kernels.inl"
 
 #include "kernels/attention_decode.inl"
+#include "kernels/code_parts_avx2.hpp"
 #include "kernels/quantize_int8.inl"
 #include "kernels/rows_flat.inl"
-#include "kernels/vector_product.inl"
 
-LORAPP_DEFINE_KERNEL_TABLE(
-    avx2, kAvx2 | kFma | kF16c, LORAPP_PRODUCTS, LORAPP_ROWS, LORAPP_ATTENTION, LORAPP_INT8)
+#include "kernels/fixed_point.inl"
+
+LORAPP_DEFINE_KERNEL_TABLE(avx2,
+                           kAvx2 | kFma | kF16c,
+                           LORAPP_PRODUCTS_OF_PARTS,
+                           LORAPP_ROWS,
+                           LORAPP_ATTENTION,
+                           LORAPP_INT8)

@@ -5,14 +5,16 @@
 #include "kernels/kernels.inl"
 
 #include "kernels/attention_decode.inl"
+#include "kernels/code_parts_avx512.hpp"
 #include "kernels/quantize_int8.inl"
 #include "kernels/rows_flat.inl"
-#include "kernels/vector_product.inl"
+
+#include "kernels/fixed_point.inl"
 
 LORAPP_DEFINE_KERNEL_TABLE(avx512bf16,
                            kAvx2 | kFma | kF16c | kAvx512f | kAvx512bw | kAvx512vl | kAvx512dq |
-                               kAvx512bf16,
-                           LORAPP_PRODUCTS,
+                               kAvx512vnni | kAvx512bf16,
+                           LORAPP_PRODUCTS_OF_PARTS,
                            LORAPP_ROWS,
                            LORAPP_ATTENTION,
                            LORAPP_INT8)

@@ -101,6 +101,38 @@ struct ProductArgs {
   std::int64_t sum_columns;  // columns that are summed at a time, a multiple of tile_columns
 };
 
+/// Integers of fix_rows are 128 · high part + low part.
+inline constexpr int kPartBits = 7;
+inline constexpr std::int32_t kPartStep = 1 << kPartBits;
+
+/// A span of x in integers of 15 bits. Its product with codes' values, which are moved up to be
+/// positive, is (128 · H + L) · scale: H begins with `high` and sums products of high parts, L
+/// with `low` and sums those of a high and a low part.
+struct FixedSpan {
+  std::int32_t high;
+  std::int32_t low;
+  float scale;
+};
+
+/// Rows of x in integers.
+struct FixedRows {
+  const std::int8_t* parts;  // [rows][columns / 8][16], in an order of the table's own
+  const FixedSpan* spans;    // [rows][columns / span]
+};
+
+/// x → FixedRows.
+struct FixRowsArgs {
+  const float* x;  // [rows, columns], rounded to bf16
+  std::int64_t rows;
+  std::int64_t columns;
+  std::int64_t span;  // at most kMaxFixedSpan
+  std::int8_t* parts;
+  FixedSpan* spans;
+};
+
+/// Longer sums of parts would not fit into 32 bits.
+inline constexpr std::int64_t kMaxFixedSpan = 32768;
+
 /// y[:, begin:end] = x · Wᵀ + bias for at most kMaxVectorRows rows. Of a packed W, `begin` and
 /// `end` are whole panels, and value · absmax is not rounded; nor are codes times their scale.
 struct VectorProductArgs {
@@ -112,6 +144,7 @@ struct VectorProductArgs {
   const float* bias;
   float* y;  // [rows, rows of W]
   std::int64_t y_stride;
+  const FixedRows* fixed = nullptr;  // x, where a packed W is multiplied in integers
 };
 
 inline constexpr std::int64_t kMaxVectorRows = 4;

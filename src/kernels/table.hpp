@@ -76,6 +76,7 @@ struct ProductShape;
 struct PackRowsArgs;
 struct ProductArgs;
 struct VectorProductArgs;
+struct FixRowsArgs;
 struct RmsNormArgs;
 struct RmsNormBackwardArgs;
 struct RotateArgs;
@@ -99,6 +100,7 @@ enum Feature : std::uint32_t {
   kAvx512dq = 1u << 6,
   kAvx512bf16 = 1u << 7,
   kAmxBf16 = 1u << 8,
+  kAvx512vnni = 1u << 9,
 };
 
 /// A null entry means: use the next weaker table's. What codecs write is bit-equal to the scalar
@@ -115,11 +117,14 @@ struct KernelTable {
   void (*quantize_nested)(const NestedQuantizeArgs&);
   void (*expand_nested)(const NestedExpandArgs&);
 
-  // The four products belong together: an operand that one table has packed, it alone reads.
+  // The products belong together: an operand that one table has packed, it alone reads.
   ProductShape (*product_shape)(Float round) = nullptr;
   void (*pack_rows)(const PackRowsArgs&) = nullptr;
   void (*product)(const ProductArgs&) = nullptr;
   void (*vector_product)(const VectorProductArgs&) = nullptr;
+  /// Null where vector_product has no integers. Returns false, and the outputs are not whole, where
+  /// a span of x has a number that is not finite, or whose scale float32 might not hold.
+  bool (*fix_rows)(const FixRowsArgs&) = nullptr;
 
   // Rows and flat buffers (rows_args.hpp).
   void (*rms_norm)(const RmsNormArgs&) = nullptr;
@@ -143,6 +148,7 @@ struct KernelTable {
 const KernelTable& table_scalar();
 const KernelTable& table_avx2();
 const KernelTable& table_avx512();
+const KernelTable& table_avx512vnni();
 const KernelTable& table_avx512bf16();
 const KernelTable& table_amx();
 

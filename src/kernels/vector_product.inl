@@ -10,9 +10,33 @@ namespace {
 constexpr int kPanelVectors = static_cast<int>(kPanelRows) / kLanes;
 constexpr std::int64_t kFetchAhead = 16;  // lines: 1 KiB
 
-// `Panels` panels beginning at `panel`, for `Rows` rows of x.
+// The sums of panels beginning at `panel`, and the bias, to y.
+template <int Rows, int Vectors>
+void write_totals(const VectorProductArgs& args,
+                  std::int64_t panel,
+                  const Vec (&total)[Rows][Vectors]) {
+  for (int r = 0; r < Rows; ++r) {
+    for (int v = 0; v < Vectors; ++v) {
+      const std::int64_t row = panel * kPanelRows + v * kLanes;
+      float sums[kLanes];
+      store(sums, total[r][v]);
+      for (std::int64_t n = row; n < row + kLanes && n < args.w->rows; ++n) {
+        const float bias = args.bias != nullptr ? args.bias[n] : 0.0f;
+        args.y[r * args.y_stride + n] = sums[n - row] + bias;
+      }
+    }
+  }
+}
+
+// A way to take the product of `Panels` panels beginning at `panel` for `Rows` rows of x: in
+// floats.
+struct InFloats {
+  template <int Rows, int Panels>
+  static void group(const VectorProductArgs& args, std::int64_t panel, Scales* scales);
+};
+
 template <int Rows, int Panels>
-void vector_product_group(const VectorProductArgs& args, std::int64_t panel, Scales* scales) {
+void InFloats::group(const VectorProductArgs& args, std::int64_t panel, Scales* scales) {
   const PackedWeight& w = *args.w;
   const Lookup lookup(w.value);
   const std::int64_t panel_bytes = w.columns / kLineColumns * kLineBytes;
@@ -52,29 +76,19 @@ void vector_product_group(const VectorProductArgs& args, std::int64_t panel, Sca
       for (int r = 0; r < Rows; ++r) total[r][v] = fma(sum[r][v], load(scale), total[r][v]);
     }
   }
-  for (int r = 0; r < Rows; ++r) {
-    for (int v = 0; v < kVectors; ++v) {
-      const std::int64_t row = panel * kPanelRows + v * kLanes;
-      float sums[kLanes];
-      store(sums, total[r][v]);
-      for (std::int64_t n = row; n < row + kLanes && n < w.rows; ++n) {
-        const float bias = args.bias != nullptr ? args.bias[n] : 0.0f;
-        args.y[r * args.y_stride + n] = sums[n - row] + bias;
-      }
-    }
-  }
+  write_totals<Rows, kVectors>(args, panel, total);
 }
 
-template <int Rows, int Panels>
+template <class Way, int Rows, int Panels>
 void packed_vector_product(const VectorProductArgs& args) {
   Scales scales[Panels];
   for (Scales& each : scales) each = Scales(*args.w);
   std::int64_t panel = args.begin / kPanelRows;
   const std::int64_t last = panels_of(args.end);
   for (; panel + Panels <= last; panel += Panels) {
-    vector_product_group<Rows, Panels>(args, panel, scales);
+    Way::template group<Rows, Panels>(args, panel, scales);
   }
-  for (; panel < last; ++panel) vector_product_group<Rows, 1>(args, panel, scales);
+  for (; panel < last; ++panel) Way::template group<Rows, 1>(args, panel, scales);
 }
 
 // `Group` rows of a dense W, `row` and others each `distance` further, for `Rows` rows of x: as
@@ -148,7 +162,7 @@ void dense_vector_product(const VectorProductArgs& args) {
 
 template <int Rows, int Panels>
 void vector_product_rows(const VectorProductArgs& args) {
-  if (args.w != nullptr) return packed_vector_product<Rows, Panels>(args);
+  if (args.w != nullptr) return packed_vector_product<InFloats, Rows, Panels>(args);
   if (args.dense->absmax != nullptr) return dense_vector_product<Int8, Rows, kVectorPanels>(args);
   switch (args.dense->type) {
     case Float::f32:

@@ -9,12 +9,47 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
+#include <cmath>
+#include <optional>
 
 namespace lorapp::detail {
 namespace {
 
 // Columns that are summed at a time: their sums fill the other half of the L2 cache.
 constexpr std::int64_t kSumColumns = 256;
+
+// Rows of x in the integers of a packed weight's product. They and the codes' values are rounded to
+// 14 bits or more, which is less than rounding weights to bfloat16 does to NF4; FP4's least value,
+// 1/192, would lose more.
+class RowsInIntegers {
+ public:
+  RowsInIntegers(const kernels::KernelTable& table,
+                 const at::Tensor& x,
+                 const kernels::PackedWeight& w)
+      : parts_(x.numel() * 2),
+        spans_(x.numel() / w.span * static_cast<std::int64_t>(sizeof(kernels::FixedSpan))),
+        rows_{parts_.as<std::int8_t>(), spans_.as<kernels::FixedSpan>()},
+        whole_(table.fix_rows({x.const_data_ptr<float>(), x.size(0), x.size(1), w.span,
+                               parts_.as<std::int8_t>(), spans_.as<kernels::FixedSpan>()})) {}
+
+  static bool suit(const kernels::KernelTable& table,
+                   const kernels::PackedWeight* w,
+                   at::ScalarType compute_dtype) {
+    return table.fix_rows != nullptr && w != nullptr && compute_dtype == at::kBFloat16 &&
+           w->span <= kernels::kMaxFixedSpan &&
+           std::all_of(w->value, w->value + 16, [](float value) {
+             return value == 0.0f || (std::abs(value) >= 0x1p-4f && std::abs(value) <= 1.0f);
+           });
+  }
+
+  /// Null where x has numbers that the integers cannot stand for.
+  const kernels::FixedRows* get() const { return whole_ ? &rows_ : nullptr; }
+
+ private:
+  ScratchBuffer parts_, spans_;
+  kernels::FixedRows rows_;
+  bool whole_;
+};
 
 }  // namespace
 
@@ -38,6 +73,9 @@ at::Tensor vector_product(const at::Tensor& x,
   const std::int64_t rows = w.packed != nullptr ? w.packed->rows : w.dense->rows;
   const std::int64_t panels = kernels::panels_of(rows);
   const at::Tensor y = at::empty({x.size(0), rows}, at::kFloat);
+  std::optional<RowsInIntegers> integers;
+  if (RowsInIntegers::suit(table, w.packed, compute_dtype))
+    integers.emplace(table, wide, *w.packed);
   at::parallel_for(0, panels, grain_for(kernels::kPanelRows * x.size(1), kProductGrain),
                    [&](std::int64_t begin, std::int64_t end) {
                      table.vector_product({
@@ -50,6 +88,7 @@ at::Tensor vector_product(const at::Tensor& x,
                          .bias = bias,
                          .y = y.mutable_data_ptr<float>(),
                          .y_stride = rows,
+                         .fixed = integers ? integers->get() : nullptr,
                      });
                    });
   return y;

@@ -179,6 +179,35 @@ void check_vector_product(const kernels::KernelTable& table,
   }
 }
 
+// The product in integers, whose inputs are rounded to 14 bits of the largest.
+void check_integer_product(const kernels::KernelTable& table,
+                           const kernels::PackedWeight& w,
+                           const std::vector<float>& dense,
+                           std::int64_t rows) {
+  Numbers numbers{11};
+  std::vector<float> x(static_cast<std::size_t>(rows * kColumns));
+  for (float& value : x) value = kernels::round_to(Float::bf16, numbers.next());
+  std::vector<float> y(static_cast<std::size_t>(rows * kRows), std::nanf(""));
+  std::vector<std::int8_t> parts(x.size() * 2);
+  std::vector<kernels::FixedSpan> spans(x.size() / kSpan);
+  const bool whole = table.fix_rows({x.data(), rows, kColumns, kSpan, parts.data(), spans.data()});
+  const kernels::FixedRows fixed{parts.data(), spans.data()};
+  table.vector_product(
+      {x.data(), rows, &w, nullptr, 0, kRows, nullptr, y.data(), kRows, whole ? &fixed : nullptr});
+  for (std::int64_t m = 0; m < rows; ++m) {
+    for (std::int64_t n = 0; n < kRows; ++n) {
+      double sum = 0, squares = 0;
+      for (std::int64_t k = 0; k < kColumns; ++k) {
+        const double weight = dense[static_cast<std::size_t>(n * kColumns + k)];
+        sum += weight * x[static_cast<std::size_t>(m * kColumns + k)];
+        squares += weight * weight;
+      }
+      expect_near(table, "integers", rows, y[static_cast<std::size_t>(m * kRows + n)], sum,
+                  1e-3 * std::sqrt(squares));
+    }
+  }
+}
+
 void check_source(const kernels::KernelTable& table, const Source& weight, bool vectors) {
   for (const Float round : {Float::f32, Float::bf16, Float::f16}) {
     for (const bool transposed : {false, true}) {
@@ -208,6 +237,8 @@ void check_products(const kernels::KernelTable& table) {
                                   .blocksize = kSpan,
                                   .nested_blocksize = 1};
     check_source(table, {&w, nullptr, weight.dense}, /*vectors=*/via == Float::f32);
+    if (via != Float::f32 || table.fix_rows == nullptr) continue;
+    for (const std::int64_t rows : {1, 4}) check_integer_product(table, w, weight.dense, rows);
   }
   const TestCodes weight;
   const kernels::DenseMatrix codes{.data = weight.codes.data(),

@@ -54,6 +54,7 @@ TEST_SUITE("dispatch") {
     CHECK(((found & kernels::kAvx512bw) != 0) == (__builtin_cpu_supports("avx512bw") != 0));
     CHECK(((found & kernels::kAvx512vl) != 0) == (__builtin_cpu_supports("avx512vl") != 0));
     CHECK(((found & kernels::kAvx512dq) != 0) == (__builtin_cpu_supports("avx512dq") != 0));
+    CHECK(((found & kernels::kAvx512vnni) != 0) == (__builtin_cpu_supports("avx512vnni") != 0));
     CHECK(((found & kernels::kAvx512bf16) != 0) == (__builtin_cpu_supports("avx512bf16") != 0));
 #else
     CHECK(kernels::cpu_features() == 0u);

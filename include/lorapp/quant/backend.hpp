@@ -12,7 +12,7 @@
 namespace lorapp {
 
 /// Every instruction set that was compiled in and can run here, best first; "scalar" is the last.
-/// Names: amx, avx512bf16, avx512, avx2, scalar.
+/// Names: amx, avx512bf16, avx512vnni, avx512, avx2, scalar.
 LORAPP_API std::vector<std::string> available_isas();
 
 /// The one in use. Throws Error if LORAPP_FORCE_ISA names one that cannot run.

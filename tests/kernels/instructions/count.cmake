@@ -23,7 +23,8 @@ if(NOT UPDATE)
   endif()
 endif()
 
-# count(TABLE KERNEL): `counted` becomes the number, or "absent" where this machine cannot run the table.
+# count(TABLE KERNEL): `counted` becomes the number, or "absent" where this machine cannot run the table, "none"
+# where the table has no such kernel.
 function(count table kernel)
   execute_process(
     COMMAND "${VALGRIND}" --tool=callgrind --callgrind-out-file=/dev/null --toggle-collect=measured_part
@@ -31,6 +32,9 @@ function(count table kernel)
     RESULT_VARIABLE status OUTPUT_VARIABLE output ERROR_VARIABLE output)
   if(status EQUAL 3)
     set(counted absent PARENT_SCOPE)
+    return()
+  elseif(status EQUAL 4)
+    set(counted none PARENT_SCOPE)
     return()
   endif()
   if(NOT status EQUAL 0 OR NOT output MATCHES "Collected : ([1-9][0-9]*)")
@@ -51,6 +55,12 @@ foreach(table IN LISTS tables)
     if(counted STREQUAL "absent")
       list(APPEND absent ${table})
       break()
+    endif()
+    if(counted STREQUAL "none")
+      if(NOT UPDATE AND lines MATCHES "${table} ${kernel} ")
+        string(APPEND problems "\n  ${table} ${kernel}: the table has it no longer")
+      endif()
+      continue()
     endif()
     string(APPEND text "${table} ${kernel} ${counted}\n")
     if(UPDATE)

@@ -3,6 +3,7 @@
 //   lorapp_test_count_kernels TABLE KERNEL
 // Without arguments it prints the names of the kernels.
 #include "kernels/dispatch.hpp"
+#include "kernels/float16.hpp"
 #include "kernels/product_args.hpp"
 
 #include <lorapp/quant/nf4.hpp>
@@ -24,6 +25,8 @@ namespace lorapp::kernels {
 namespace {
 
 constexpr std::int64_t kRows = 96, kColumns = 384, kSpan = 64, kTokens = 24;
+
+constexpr int kNoSuchKernel = 4;  // the exit status where a table lacks a kernel
 
 void (*const volatile measure)(const std::function<void()>&) = &measured_part;
 
@@ -193,6 +196,30 @@ void vector_product(const KernelTable& table, Data& data) {
   measure([&] { table.vector_product(args); });
 }
 
+template <std::int64_t rows>
+void integer_product(const KernelTable& table, Data& data) {
+  if (table.fix_rows == nullptr) std::exit(kNoSuchKernel);
+  for (std::int64_t i = 0; i < rows * kColumns; ++i) {
+    float& x = data.x[static_cast<std::size_t>(i)];
+    x = round_to(Float::bf16, x);
+  }
+  const auto parts = array<std::int8_t>(rows * kColumns * 2);
+  const auto spans = array<FixedSpan>(rows * kColumns / kSpan);
+  const FixedRows fixed{parts.get(), spans.get()};
+  VectorProductArgs args{};
+  args.x = data.x.get();
+  args.rows = rows;
+  args.w = &data.weight;
+  args.end = kRows;
+  args.y = data.y.get();
+  args.y_stride = kRows;
+  args.fixed = &fixed;
+  measure([&] {
+    if (!table.fix_rows({args.x, rows, kColumns, kSpan, parts.get(), spans.get()})) std::abort();
+    table.vector_product(args);
+  });
+}
+
 const std::map<std::string, Kernel>& kernels() {
   static const std::map<std::string, Kernel> all = {
       {"dense_product_bf16", product<Float::bf16, false, Weight::dense>},
@@ -201,6 +228,7 @@ const std::map<std::string, Kernel>& kernels() {
       {"int8_product_bf16", product<Float::bf16, false, Weight::int8>},
       {"int8_product_bf16_transposed", product<Float::bf16, true, Weight::int8>},
       {"int8_vector_product_1", vector_product<1, Weight::int8>},
+      {"integer_product_1", integer_product<1>},
       {"product_bf16", product<Float::bf16, false>},
       {"product_bf16_transposed", product<Float::bf16, true>},
       {"product_f32", product<Float::f32, false>},
