@@ -1,12 +1,42 @@
 // Products of a few rows with a packed weight in integers: 15 bits of x, as many of the codes'
-// values, a sum of each span exact but for the lowest parts. After a vocabulary of code parts
-// (code_parts_<isa>.hpp), for AVX2 and up.
+// values, a sum of each span exact but for the lowest parts. After the vocabulary of bytes
+// (vec_bytes_<isa>.hpp), for AVX2 and up.
 #pragma once
 
 #include "kernels/vector_product.inl"
 
 namespace lorapp::kernels {
 namespace {
+
+/// The values of codes, from -1 to 1, as integers above zero: 128 · high part + low part =
+/// round(value · kUnit) + 128 · kOffset. High parts have kHighPartBits.
+class CodeParts {
+ public:
+  static constexpr std::int32_t kOffset = 1 << (kHighPartBits - 1);
+  static constexpr float kUnit = static_cast<float>(kOffset * kPartStep - 1);
+
+  explicit CodeParts(const float* value) {
+    alignas(16) std::uint8_t high[16], low[16];
+    for (int i = 0; i < 16; i += 8) {
+      const __m256 scaled = _mm256_mul_ps(_mm256_loadu_ps(value + i), _mm256_set1_ps(kUnit));
+      std::int32_t integers[8];
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(integers), _mm256_cvtps_epi32(scaled));
+      for (int j = 0; j < 8; ++j) {
+        const std::int32_t integer = integers[j] + kOffset * kPartStep;
+        high[i + j] = static_cast<std::uint8_t>(integer >> kPartBits);
+        low[i + j] = static_cast<std::uint8_t>(integer & (kPartStep - 1));
+      }
+    }
+    high_ = byte_table(high);
+    low_ = byte_table(low);
+  }
+
+  Words high(Words codes) const { return look_up_bytes(high_, codes); }
+  Words low(Words codes) const { return look_up_bytes(low_, codes); }
+
+ private:
+  Words high_, low_;
+};
 
 // Eight integers of 15 bits as bytes: the high parts of columns 0 4 1 5 2 6 3 7, then the low ones.
 __m128i split_parts(__m256i x, __m256i& high, __m256i& low) {
@@ -65,69 +95,63 @@ bool fix_rows(const FixRowsArgs& args) {
 }
 
 // A way of packed_vector_product.
-struct InIntegers {
-  template <int Rows, int Panels>
-  static void group(const VectorProductArgs& args, std::int64_t panel, Scales* scales);
-};
+class InIntegers {
+ public:
+  static constexpr int kPanels = kFixedPanels;
+  static constexpr int kFewPanels = kFewFixedPanels;
+  struct Sum {
+    Words high, low;
+  };
 
-template <int Rows, int Panels>
-void InIntegers::group(const VectorProductArgs& args, std::int64_t panel, Scales* scales) {
-  const PackedWeight& w = *args.w;
-  const CodeParts code_parts(w.value);
-  const std::int64_t panel_bytes = w.columns / kLineColumns * kLineBytes;
-  const std::uint8_t* lines = w.lines + panel * panel_bytes;
-  constexpr int kVectors = Panels * kPanelVectors;
-  Vec total[Rows][kVectors];
-  for (int r = 0; r < Rows; ++r) {
-    for (int v = 0; v < kVectors; ++v) total[r][v] = zero();
+  explicit InIntegers(const VectorProductArgs& args)
+      : codes_(args.w->value),
+        x_(*args.fixed),
+        columns_(args.w->columns),
+        spans_(args.w->columns / args.w->span) {}
+
+  Sum start(int r, std::int64_t span) const {
+    const FixedSpan& x = x_.spans[r * spans_ + span];
+    return {splat_integer(x.high), splat_integer(x.low)};
   }
-  const std::int8_t* parts = args.fixed->parts;
-  const FixedSpan* spans = args.fixed->spans;
-  const std::int64_t spans_of_row = w.columns / w.span;
-  for (std::int64_t k = 0; k < w.columns; k += w.span, ++spans) {
-    Words high[Rows][kVectors], low[Rows][kVectors];
+
+  // High parts times high ones, and high times low both ways. Low times low is left out: at most
+  // 2⁻¹⁵ of the largest product, with 14 bits 2⁻¹⁴.
+  template <int Rows, int Vectors>
+  void add_line(const std::uint8_t* line,
+                std::int64_t column,
+                Sum (&sum)[Rows][Vectors],
+                int v) const {
+    const Words words = load_words(line);
+    const Words first = low_nibbles(words), second = low_nibbles(shift_right(words, 4));
+    const Words first_high = codes_.high(first), second_high = codes_.high(second);
+    const Words first_low = codes_.low(first), second_low = codes_.low(second);
     for (int r = 0; r < Rows; ++r) {
-      for (int v = 0; v < kVectors; ++v) {
-        high[r][v] = splat_integer(spans[r * spans_of_row].high);
-        low[r][v] = splat_integer(spans[r * spans_of_row].low);
-      }
-    }
-    for (std::int64_t i = k; i < k + w.span; i += kLineColumns, lines += kLineBytes) {
-      for (int v = 0; v < kVectors; ++v) {
-        const std::uint8_t* line =
-            lines + v / kPanelVectors * panel_bytes + v % kPanelVectors * kLanes * 4;
-        if (v % kPanelVectors == 0) prefetch(line + kFetchAhead * kLineBytes);
-        const auto values = code_parts.look_up(load_words(line));
-        for (int r = 0; r < Rows; ++r) {
-          values.multiply(parts + 2 * (r * w.columns + i), high[r][v], low[r][v]);
-        }
-      }
-    }
-    for (int v = 0; v < kVectors; ++v) {
-      const Vec scale = load(scales[v / kPanelVectors].at(panel + v / kPanelVectors, k) +
-                             v % kPanelVectors * kLanes);
-      for (int r = 0; r < Rows; ++r) {
-        const Vec sum = fma(floats_of(high[r][v]), splat(kPartStep), floats_of(low[r][v]));
-        total[r][v] = fma(sum, mul(scale, splat(spans[r * spans_of_row].scale)), total[r][v]);
-      }
+      const std::int8_t* x = x_.parts + 2 * (r * columns_ + column);  // split_parts
+      Sum& s = sum[r][v];
+      s.high = add_byte_products(s.high, first_high, splat_bytes(x));
+      s.high = add_byte_products(s.high, second_high, splat_bytes(x + 4));
+      s.low = add_byte_products(s.low, first_low, splat_bytes(x));
+      s.low = add_byte_products(s.low, second_low, splat_bytes(x + 4));
+      s.low = add_two_byte_products(s.low, first_high, splat_bytes(x + 8), second_high,
+                                    splat_bytes(x + 12));
     }
   }
-  write_totals<Rows, kVectors>(args, panel, total);
-}
+
+  Vec add_to(Vec total, const Sum& sum, Vec scale, int r, std::int64_t span) const {
+    const Vec product = fma(floats_of(sum.high), splat(kPartStep), floats_of(sum.low));
+    return fma(product, mul(scale, splat(x_.spans[r * spans_ + span].scale)), total);
+  }
+
+ private:
+  CodeParts codes_;
+  FixedRows x_;
+  std::int64_t columns_, spans_;
+};
 
 void vector_product_of_parts(const VectorProductArgs& args) {
   if (args.fixed == nullptr) return vector_product(args);
   count_call();
-  switch (args.rows) {
-    case 1:
-      return packed_vector_product<InIntegers, 1, kFixedPanels>(args);
-    case 2:
-      return packed_vector_product<InIntegers, 2, kFixedPanels>(args);
-    case 3:
-      return packed_vector_product<InIntegers, 3, kFewFixedPanels>(args);
-    default:
-      return packed_vector_product<InIntegers, 4, kFewFixedPanels>(args);
-  }
+  packed_vector_product<InIntegers>(args);
 }
 
 }  // namespace

@@ -5,9 +5,9 @@
 #include "kernels/kernels.inl"
 
 #include "kernels/attention_decode.inl"
-#include "kernels/code_parts_avx512.hpp"
 #include "kernels/quantize_int8.inl"
 #include "kernels/rows_flat.inl"
+#include "kernels/vec_bytes_avx512.hpp"
 
 #include "kernels/fixed_point.inl"
 

@@ -10,35 +10,57 @@ namespace {
 constexpr int kPanelVectors = static_cast<int>(kPanelRows) / kLanes;
 constexpr std::int64_t kFetchAhead = 16;  // lines: 1 KiB
 
-// The sums of panels beginning at `panel`, and the bias, to y.
-template <int Rows, int Vectors>
-void write_totals(const VectorProductArgs& args,
-                  std::int64_t panel,
-                  const Vec (&total)[Rows][Vectors]) {
-  for (int r = 0; r < Rows; ++r) {
-    for (int v = 0; v < Vectors; ++v) {
-      const std::int64_t row = panel * kPanelRows + v * kLanes;
-      float sums[kLanes];
-      store(sums, total[r][v]);
-      for (std::int64_t n = row; n < row + kLanes && n < args.w->rows; ++n) {
-        const float bias = args.bias != nullptr ? args.bias[n] : 0.0f;
-        args.y[r * args.y_stride + n] = sums[n - row] + bias;
+// The ways to take the product of a packed weight differ in what they look up and sum. This one:
+// in floats.
+class InFloats {
+ public:
+  static constexpr int kPanels = kVectorPanels;         // at a time, of one row of x or two
+  static constexpr int kFewPanels = kVectorPanels / 2;  // of more
+  using Sum = Vec;                                      // of one span
+
+  explicit InFloats(const VectorProductArgs& args)
+      : lookup_(args.w->value), x_(args.x), columns_(args.w->columns) {}
+
+  Sum start(int, std::int64_t) const { return zero(); }
+
+  // Adds the codes of a line's vector v, times eight columns of x from `column` on, to the sums of
+  // each row.
+  template <int Rows, int Vectors>
+  void add_line(const std::uint8_t* line,
+                std::int64_t column,
+                Sum (&sum)[Rows][Vectors],
+                int v) const {
+    // Loading from the next byte on takes the place of a shift by 8.
+    for (int byte = 0; byte < 4; ++byte) {
+      const Words words = load_words(line + byte);
+      const Vec low = lookup_(words);
+      const Vec high = lookup_(shift_right(words, 4));
+      constexpr int kColumn[4] = {0, 4, 1, 5};  // code_shift(kColumn[byte]) is 8 · byte
+      for (int r = 0; r < Rows; ++r) {
+        const float* x = x_ + r * columns_ + column + kColumn[byte];
+        sum[r][v] = fma(low, splat(x[0]), sum[r][v]);
+        sum[r][v] = fma(high, splat(x[2]), sum[r][v]);
       }
     }
   }
-}
 
-// A way to take the product of `Panels` panels beginning at `panel` for `Rows` rows of x: in
-// floats.
-struct InFloats {
-  template <int Rows, int Panels>
-  static void group(const VectorProductArgs& args, std::int64_t panel, Scales* scales);
+  Vec add_to(Vec total, const Sum& sum, Vec scale, int, std::int64_t) const {
+    return fma(sum, scale, total);
+  }
+
+ private:
+  Lookup lookup_;
+  const float* x_;
+  std::int64_t columns_;
 };
 
-template <int Rows, int Panels>
-void InFloats::group(const VectorProductArgs& args, std::int64_t panel, Scales* scales) {
+// `Panels` panels beginning at `panel`, for `Rows` rows of x.
+template <class Way, int Rows, int Panels>
+void vector_product_group(const VectorProductArgs& args,
+                          const Way& way,
+                          std::int64_t panel,
+                          Scales* scales) {
   const PackedWeight& w = *args.w;
-  const Lookup lookup(w.value);
   const std::int64_t panel_bytes = w.columns / kLineColumns * kLineBytes;
   const std::uint8_t* lines = w.lines + panel * panel_bytes;
   constexpr int kVectors = Panels * kPanelVectors;
@@ -46,49 +68,69 @@ void InFloats::group(const VectorProductArgs& args, std::int64_t panel, Scales* 
   for (int r = 0; r < Rows; ++r) {
     for (int v = 0; v < kVectors; ++v) total[r][v] = zero();
   }
-  for (std::int64_t k = 0; k < w.columns; k += w.span) {
-    Vec sum[Rows][kVectors];
+  std::int64_t span = 0;
+  for (std::int64_t k = 0; k < w.columns; k += w.span, ++span) {
+    typename Way::Sum sum[Rows][kVectors];
     for (int r = 0; r < Rows; ++r) {
-      for (int v = 0; v < kVectors; ++v) sum[r][v] = zero();
+      for (int v = 0; v < kVectors; ++v) sum[r][v] = way.start(r, span);
     }
     for (std::int64_t i = k; i < k + w.span; i += kLineColumns, lines += kLineBytes) {
       for (int v = 0; v < kVectors; ++v) {
         const std::uint8_t* line =
             lines + v / kPanelVectors * panel_bytes + v % kPanelVectors * kLanes * 4;
         if (v % kPanelVectors == 0) prefetch(line + kFetchAhead * kLineBytes);
-        // Loading from the next byte on takes the place of a shift by 8.
-        for (int byte = 0; byte < 4; ++byte) {
-          const Words words = load_words(line + byte);
-          const Vec low = lookup(words);
-          const Vec high = lookup(shift_right(words, 4));
-          constexpr int kColumn[4] = {0, 4, 1, 5};  // code_shift(kColumn[byte]) is 8 · byte
-          for (int r = 0; r < Rows; ++r) {
-            const float* x = args.x + r * w.columns + i + kColumn[byte];
-            sum[r][v] = fma(low, splat(x[0]), sum[r][v]);
-            sum[r][v] = fma(high, splat(x[2]), sum[r][v]);
-          }
-        }
+        way.add_line(line, i, sum, v);
       }
     }
     for (int v = 0; v < kVectors; ++v) {
-      const float* scale =
-          scales[v / kPanelVectors].at(panel + v / kPanelVectors, k) + v % kPanelVectors * kLanes;
-      for (int r = 0; r < Rows; ++r) total[r][v] = fma(sum[r][v], load(scale), total[r][v]);
+      const Vec scale = load(scales[v / kPanelVectors].at(panel + v / kPanelVectors, k) +
+                             v % kPanelVectors * kLanes);
+      for (int r = 0; r < Rows; ++r)
+        total[r][v] = way.add_to(total[r][v], sum[r][v], scale, r, span);
     }
   }
-  write_totals<Rows, kVectors>(args, panel, total);
+  for (int r = 0; r < Rows; ++r) {
+    for (int v = 0; v < kVectors; ++v) {
+      const std::int64_t row = panel * kPanelRows + v * kLanes;
+      float sums[kLanes];
+      store(sums, total[r][v]);
+      for (std::int64_t n = row; n < row + kLanes && n < w.rows; ++n) {
+        const float bias = args.bias != nullptr ? args.bias[n] : 0.0f;
+        args.y[r * args.y_stride + n] = sums[n - row] + bias;
+      }
+    }
+  }
 }
 
-template <class Way, int Rows, int Panels>
-void packed_vector_product(const VectorProductArgs& args) {
-  Scales scales[Panels];
-  for (Scales& each : scales) each = Scales(*args.w);
-  std::int64_t panel = args.begin / kPanelRows;
-  const std::int64_t last = panels_of(args.end);
-  for (; panel + Panels <= last; panel += Panels) {
-    Way::template group<Rows, Panels>(args, panel, scales);
+// Calls f with the number of rows, 1 to kMaxVectorRows, as a constant.
+template <class F>
+void with_rows(std::int64_t rows, const F& f) {
+  switch (rows) {
+    case 1:
+      return f.template operator()<1>();
+    case 2:
+      return f.template operator()<2>();
+    case 3:
+      return f.template operator()<3>();
+    default:
+      return f.template operator()<4>();
   }
-  for (; panel < last; ++panel) Way::template group<Rows, 1>(args, panel, scales);
+}
+
+template <class Way>
+void packed_vector_product(const VectorProductArgs& args) {
+  with_rows(args.rows, [&]<int Rows>() {
+    constexpr int kPanels = Rows <= 2 ? Way::kPanels : Way::kFewPanels;
+    const Way way(args);
+    Scales scales[kPanels];
+    for (Scales& each : scales) each = Scales(*args.w);
+    std::int64_t panel = args.begin / kPanelRows;
+    const std::int64_t last = panels_of(args.end);
+    for (; panel + kPanels <= last; panel += kPanels) {
+      vector_product_group<Way, Rows, kPanels>(args, way, panel, scales);
+    }
+    for (; panel < last; ++panel) vector_product_group<Way, Rows, 1>(args, way, panel, scales);
+  });
 }
 
 // `Group` rows of a dense W, `row` and others each `distance` further, for `Rows` rows of x: as
@@ -160,9 +202,8 @@ void dense_vector_product(const VectorProductArgs& args) {
   }
 }
 
-template <int Rows, int Panels>
-void vector_product_rows(const VectorProductArgs& args) {
-  if (args.w != nullptr) return packed_vector_product<InFloats, Rows, Panels>(args);
+template <int Rows>
+void dense_vector_product_rows(const VectorProductArgs& args) {
   if (args.dense->absmax != nullptr) return dense_vector_product<Int8, Rows, kVectorPanels>(args);
   switch (args.dense->type) {
     case Float::f32:
@@ -176,16 +217,8 @@ void vector_product_rows(const VectorProductArgs& args) {
 
 void vector_product(const VectorProductArgs& args) {
   count_call();
-  switch (args.rows) {
-    case 1:
-      return vector_product_rows<1, kVectorPanels>(args);
-    case 2:
-      return vector_product_rows<2, kVectorPanels>(args);
-    case 3:
-      return vector_product_rows<3, kVectorPanels / 2>(args);
-    default:
-      return vector_product_rows<4, kVectorPanels / 2>(args);
-  }
+  if (args.w != nullptr) return packed_vector_product<InFloats>(args);
+  with_rows(args.rows, [&]<int Rows>() { dense_vector_product_rows<Rows>(args); });
 }
 
 }  // namespace

@@ -74,8 +74,9 @@ at::Tensor vector_product(const at::Tensor& x,
   const std::int64_t panels = kernels::panels_of(rows);
   const at::Tensor y = at::empty({x.size(0), rows}, at::kFloat);
   std::optional<RowsInIntegers> integers;
-  if (RowsInIntegers::suit(table, w.packed, compute_dtype))
+  if (RowsInIntegers::suit(table, w.packed, compute_dtype)) {
     integers.emplace(table, wide, *w.packed);
+  }
   at::parallel_for(0, panels, grain_for(kernels::kPanelRows * x.size(1), kProductGrain),
                    [&](std::int64_t begin, std::int64_t end) {
                      table.vector_product({

@@ -154,56 +154,41 @@ void check_product(const kernels::KernelTable& table,
   }
 }
 
+// In integers, x and the codes' values are rounded to 14 bits of their largest.
 void check_vector_product(const kernels::KernelTable& table,
                           const Source& weight,
-                          std::int64_t rows) {
+                          std::int64_t rows,
+                          bool in_integers = false) {
   Numbers numbers{9};
   std::vector<float> x(static_cast<std::size_t>(rows * kColumns));
-  for (float& value : x) value = numbers.next();
-  std::vector<float> y(static_cast<std::size_t>(rows * kRows), std::nanf(""));
-  table.vector_product(
-      {x.data(), rows, weight.packed, weight.matrix, 0, kRows, nullptr, y.data(), kRows});
-  for (std::int64_t m = 0; m < rows; ++m) {
-    for (std::int64_t n = 0; n < kRows; ++n) {
-      double sum = 0, size = 0;
-      for (std::int64_t k = 0; k < kColumns; ++k) {
-        const double product =
-            static_cast<double>(weight.dense[static_cast<std::size_t>(n * kColumns + k)]) *
-            x[static_cast<std::size_t>(m * kColumns + k)];
-        sum += product;
-        size += std::abs(product);
-      }
-      expect_near(table, "vector", rows, y[static_cast<std::size_t>(m * kRows + n)], sum,
-                  1e-6 * size);
-    }
+  for (float& value : x) {
+    value = numbers.next();
+    if (in_integers) value = kernels::round_to(Float::bf16, value);
   }
-}
-
-// The product in integers, whose inputs are rounded to 14 bits of the largest.
-void check_integer_product(const kernels::KernelTable& table,
-                           const kernels::PackedWeight& w,
-                           const std::vector<float>& dense,
-                           std::int64_t rows) {
-  Numbers numbers{11};
-  std::vector<float> x(static_cast<std::size_t>(rows * kColumns));
-  for (float& value : x) value = kernels::round_to(Float::bf16, numbers.next());
   std::vector<float> y(static_cast<std::size_t>(rows * kRows), std::nanf(""));
   std::vector<std::int8_t> parts(x.size() * 2);
   std::vector<kernels::FixedSpan> spans(x.size() / kSpan);
-  const bool whole = table.fix_rows({x.data(), rows, kColumns, kSpan, parts.data(), spans.data()});
   const kernels::FixedRows fixed{parts.data(), spans.data()};
-  table.vector_product(
-      {x.data(), rows, &w, nullptr, 0, kRows, nullptr, y.data(), kRows, whole ? &fixed : nullptr});
+  if (in_integers) {
+    LORAPP_CHECK(table.fix_rows({x.data(), rows, kColumns, kSpan, parts.data(), spans.data()}),
+                 "kernels", "the ", table.name,
+                 " kernels find no integers for numbers between -1 and 1 on this CPU", kAnotherIsa);
+  }
+  table.vector_product({x.data(), rows, weight.packed, weight.matrix, 0, kRows, nullptr, y.data(),
+                        kRows, in_integers ? &fixed : nullptr});
   for (std::int64_t m = 0; m < rows; ++m) {
     for (std::int64_t n = 0; n < kRows; ++n) {
-      double sum = 0, squares = 0;
+      double sum = 0, size = 0, squares = 0;
       for (std::int64_t k = 0; k < kColumns; ++k) {
-        const double weight = dense[static_cast<std::size_t>(n * kColumns + k)];
-        sum += weight * x[static_cast<std::size_t>(m * kColumns + k)];
-        squares += weight * weight;
+        const double w = weight.dense[static_cast<std::size_t>(n * kColumns + k)];
+        const double product = w * x[static_cast<std::size_t>(m * kColumns + k)];
+        sum += product;
+        size += std::abs(product);
+        squares += w * w;
       }
-      expect_near(table, "integers", rows, y[static_cast<std::size_t>(m * kRows + n)], sum,
-                  1e-3 * std::sqrt(squares));
+      expect_near(table, in_integers ? "vector, integers" : "vector", rows,
+                  y[static_cast<std::size_t>(m * kRows + n)], sum,
+                  in_integers ? 1e-3 * std::sqrt(squares) : 1e-6 * size);
     }
   }
 }
@@ -236,9 +221,12 @@ void check_products(const kernels::KernelTable& table) {
                                   .offset = 0,
                                   .blocksize = kSpan,
                                   .nested_blocksize = 1};
-    check_source(table, {&w, nullptr, weight.dense}, /*vectors=*/via == Float::f32);
+    const Source source{&w, nullptr, weight.dense};
+    check_source(table, source, /*vectors=*/via == Float::f32);
     if (via != Float::f32 || table.fix_rows == nullptr) continue;
-    for (const std::int64_t rows : {1, 4}) check_integer_product(table, w, weight.dense, rows);
+    for (const std::int64_t rows : {1, 4}) {
+      check_vector_product(table, source, rows, /*in_integers=*/true);
+    }
   }
   const TestCodes weight;
   const kernels::DenseMatrix codes{.data = weight.codes.data(),
