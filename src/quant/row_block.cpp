@@ -15,8 +15,16 @@
 namespace lorapp::detail {
 namespace {
 
-// Columns that are summed at a time: their sums fill the other half of the L2 cache.
-constexpr std::int64_t kSumColumns = 256;
+// Columns that a thread sums at a time: for the most rows their sums fill a fourth of an L2 cache
+// of 2 MiB. Rows of W as columns are a stream through memory each, which the CPU fetches ahead for
+// a few. Columns of W lie beside each other: the more the better, where few rows leave room for
+// sums.
+std::int64_t sum_columns(bool transposed, const kernels::ProductShape& shape, std::int64_t rows) {
+  constexpr std::int64_t kColumns = 256, kSums = kColumns * kRowBlock;
+  if (!transposed) return kColumns;
+  const std::int64_t tiles = kSums / (kernels::sum_rows(shape, rows) * shape.tile_columns);
+  return std::max(tiles * shape.tile_columns, kColumns);
+}
 
 // Rows of x in the integers of a packed weight's product. They and the codes' values are rounded to
 // 14 bits or more, which is less than rounding weights to bfloat16 does to NF4; FP4's least value,
@@ -143,7 +151,9 @@ void RowBlock::multiply(const ProductWeight& w,
       0, column_tiles, grain_for(rows_ * depth_ * shape.tile_columns, kProductGrain),
       [&](std::int64_t begin, std::int64_t end) {
         const ScratchBuffer block(kernels::kDepthWords * shape.tile_columns * 4);
-        const ScratchBuffer sums(kernels::sum_rows(shape, rows_) * kSumColumns * 4);
+        const std::int64_t thread_columns =
+            std::min(sum_columns(transposed, shape, rows_), (end - begin) * shape.tile_columns);
+        const ScratchBuffer sums(kernels::sum_rows(shape, rows_) * thread_columns * 4);
         table.product({
             .a = packed_->as<std::uint32_t>(),
             .rows = rows_,
@@ -164,7 +174,7 @@ void RowBlock::multiply(const ProductWeight& w,
             .y_stride = y.stride(0),
             .block = block.as<std::uint32_t>(),
             .sums = sums.as<float>(),
-            .sum_columns = kSumColumns,
+            .sum_columns = thread_columns,
         });
       });
 }
