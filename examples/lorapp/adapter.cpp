@@ -257,7 +257,11 @@ void note_other_base(const LoraConfig& config,
                      const std::string& model,
                      const Console& console) {
   const std::string& base = config.base_model_name_or_path;
-  if (base.empty() || base == model) return;
+  std::error_code not_both_there;
+  if (base.empty() || base == model ||
+      std::filesystem::equivalent(base, model, not_both_there)) {
+    return;
+  }
   console.note(adapter.string() + " was made for the base model " + base + ", and is used with " +
                model);
 }

@@ -62,7 +62,7 @@ struct LoraOptions {
   CLI::Option* lora_bias_option_ = nullptr;
 };
 
-/// Says so where an adapter was made for a base of another name.
+/// Says so where an adapter was made for another base: of another name that is not the same folder.
 void note_other_base(const LoraConfig& config,
                      const std::filesystem::path& adapter,
                      const std::string& model,
