@@ -39,7 +39,7 @@ FULL = {
     "train": {"sequences": 4, "length": 256},
     "steps": {"ours": 2, "peft": 1},  # a round, behind a first step that is not counted
     "generation": {"prompt": 512, "context": 64, "tokens": 40},
-    "tutorial_rows": 96,
+    "tutorial_rows": 48,
     "starts": 5,
 }
 QUICK = {
@@ -121,7 +121,7 @@ class Runner:
         start = time.monotonic()
         try:
             result = subprocess.run(
-                [str(word) for word in command], capture_output=True, text=True, timeout=600, env=environment, cwd=self.folder, check=False
+                [str(word) for word in command], capture_output=True, text=True, timeout=900, env=environment, cwd=self.folder, check=False
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             self.figures.missing[prefix] = f"failed: {error}"

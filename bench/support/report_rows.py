@@ -4,6 +4,8 @@ A figure is named WHO.WORK.FIGURE: ours.small.bf16.train, peft.small.bf16.train,
 
 import dataclasses
 
+import report_notes
+
 # The products of one layer of Mistral-7B: shape → how many weights have it.
 LAYER = {"4096x4096": 2, "1024x4096": 2, "14336x4096": 2, "4096x14336": 1}
 
@@ -18,7 +20,8 @@ class Row:
 
 
 def at_least(value, target):
-    return "met" if value >= target else f"missed by {100 * (1 - value / target):.0f} %"
+    short = 100 * (1 - value / target)
+    return "met" if short <= 0 else f"missed by {short:.{0 if short >= 1 else 1}f} %"
 
 
 def share_at_least(least, *shares):
@@ -265,6 +268,9 @@ def markdown(all_rows, figures, machine, runner, quick):
         "Products, quantizing and growth repeat within their own process, where n is 1: those figures are medians of its rounds.",
         "A decoded token is counted as reading every 4-bit weight with its scales, and the head, once.",
     ]
+    why = report_notes.lines(all_rows, figures)
+    if why:
+        lines += ["", "## Why rows are missed, and what was tried", "", *why]
     if figures.missing:
         lines += ["", "## What is missing", "", *(f"- {name}: {reason}" for name, reason in figures.missing.items())]
     lines += ["", "## Commands", "", "WORK is the folder with the models, which bench/report.sh makes.", "", "```sh"]
