@@ -1,7 +1,9 @@
 // Every table against the scalar one, bit by bit, on raw memory; the conversions of float16.hpp.
-// With SIMDe installed the AVX-512 bodies run here on any CPU, as the table avx512_emulated.
+// With SIMDe installed the AVX-512 bodies run here on any CPU, as the table avx512_emulated; CUDA's
+// run emulated, as the table cuda.
 #include "kernels/dispatch.hpp"
 #include "kernels/float16.hpp"
+#include "kernels/tables_under_test.hpp"
 
 #include <lorapp/quant/fp4.hpp>
 
@@ -17,22 +19,7 @@
 #include <vector>
 
 namespace lorapp::kernels {
-#if defined(LORAPP_TEST_HAS_EMULATION)
-const KernelTable& table_avx512_emulated();
-#endif
-
 namespace {
-
-std::vector<const KernelTable*> tables_under_test() {
-  std::vector<const KernelTable*> tables;
-  for (const KernelTable& table : compiled_tables()) {
-    if (can_run(table) && &table != find_table("scalar")) tables.push_back(&table);
-  }
-#if defined(LORAPP_TEST_HAS_EMULATION)
-  tables.push_back(&table_avx512_emulated());
-#endif
-  return tables;
-}
 
 constexpr Float kTypes[] = {Float::f32, Float::bf16, Float::f16};
 const Codebook4 kBooks[] = {nf4_codebook(), fp4_codebook()};
@@ -229,9 +216,7 @@ TEST_SUITE("tables") {
   TEST_CASE(
       "quantize: an all-zero block has absmax 0 and the code of zero, an odd tail is padded with "
       "it") {
-    std::vector<const KernelTable*> tables = tables_under_test();
-    tables.push_back(find_table("scalar"));
-    for (const KernelTable* table : tables) {
+    for (const KernelTable* table : tables_under_test()) {
       for (const Codebook4& book : kBooks) {
         const int zero = book.value[0] == 0.0f ? 0 : 7;
         Array x(Float::bf16, 64 + 5);
@@ -244,10 +229,8 @@ TEST_SUITE("tables") {
   }
 
   TEST_CASE("quantize: the first weight that is not finite is reported, in full and short blocks") {
-    std::vector<const KernelTable*> tables = tables_under_test();
-    tables.push_back(find_table("scalar"));
     const float inf = std::numeric_limits<float>::infinity();
-    for (const KernelTable* table : tables) {
+    for (const KernelTable* table : tables_under_test()) {
       for (const Float type : kTypes) {
         for (const float bad : {inf, -inf, std::nanf("")}) {
           for (const std::int64_t at : {0, 63, 64, 100, 128, 130}) {

@@ -1,0 +1,7 @@
+# Read by tests/gpu.sh and bench/gpu.sh: sets `nvcc`, and `arch` as cmake names the first GPU's, 90a for an H100. Empty: there is none.
+nvcc=$(command -v nvcc || true)
+for folder in "${CUDA_HOME:-}" "${CUDA_PATH:-}" /usr/local/cuda; do
+  if [ -z "$nvcc" ] && [ -n "$folder" ] && [ -x "$folder/bin/nvcc" ]; then nvcc=$folder/bin/nvcc; fi
+done
+arch=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d .) || arch=
+case $arch in 90 | 100 | 103) arch=${arch}a ;; esac

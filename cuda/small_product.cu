@@ -1,0 +1,174 @@
+// Products of 1 to 64 rows with 4-bit weights: bytes of codes become pairs of bf16 by a table in
+// shared memory, which are tensor cores' operands as they are.
+#include "absmax.cuh"
+#include "device.cuh"
+#include "kernels/cuda_launch.hpp"
+
+namespace lorapp::kernels::cuda {
+namespace {
+
+using Map = SmallProductMap;
+
+// One table a lane, so that no two lanes of a warp ever want different words of one bank; then, in
+// the same place, the sums of the warps.
+union Shared {
+  std::uint32_t pairs[256][kWarpLanes];
+  float sums[kBlockWarps][Map::kRows * Map::kMostTokens];
+};
+
+__device__ void fill_pairs(Place at, const CodeValues& values, Shared& shared) {
+  static_assert(kBlockThreads == 256);
+  for (int byte = at.thread / kWarpLanes; byte < 256; byte += kBlockWarps) {
+    shared.pairs[byte][at.thread % kWarpLanes] =
+        pair_of(Bf16(), values.value[byte >> 4], values.value[byte & 15]);
+  }
+}
+
+__device__ uint2 codes_at(const SmallProductArgs& args, std::int64_t row, std::int64_t column) {
+  if (row >= args.rows) return uint2{0, 0};  // with a scale of 0
+  return *reinterpret_cast<const uint2*>(args.codes + (row * args.columns + column) / 2);
+}
+
+// Sixteen elements of a token, as B of four steps: zeros for one that is not there.
+struct TokenPart {
+  std::uint32_t words[Map::kLaneColumns / 2];
+};
+__device__ TokenPart token_at(const SmallProductArgs& args,
+                              std::int64_t token,
+                              std::int64_t column) {
+  TokenPart part = {};
+  if (token >= args.tokens) return part;
+  const auto* p = reinterpret_cast<const uint4*>(args.x + token * args.columns + column);
+  const uint4 low = p[0], high = p[1];
+  part.words[0] = low.x, part.words[1] = low.y, part.words[2] = low.z, part.words[3] = low.w;
+  part.words[4] = high.x, part.words[5] = high.y, part.words[6] = high.z, part.words[7] = high.w;
+  return part;
+}
+
+template <int Tiles>
+__global__ void __launch_bounds__(kBlockThreads)
+    small_product_kernel(SmallProductArgs args, CodeValues values, int block_shift) {
+  __shared__ Shared shared;
+  const Place at = here();
+  const Map map{args.rows, args.columns};
+  const int lane = at.thread % kWarpLanes, warp = at.thread / kWarpLanes;
+  // Of the lane's two rows: the first block of weights, counted in 32 bits.
+  const std::int64_t row_blocks = args.columns >> block_shift;
+  const std::int64_t first_block[2] = {map.row(at, 0) * row_blocks, map.row(at, 1) * row_blocks};
+  float sums[Tiles][4] = {};
+  std::int64_t chunk = map.first_chunk(at);
+  // The first codes are on their way while the table is filled.
+  uint2 codes[2] = {};
+  if (chunk < map.chunks()) {
+    for (int h = 0; h < 2; ++h) codes[h] = codes_at(args, map.row(at, h), map.column(at, chunk));
+  }
+  fill_pairs(at, values, shared);
+  __syncthreads();
+  while (chunk < map.chunks()) {
+    const std::int64_t column = map.column(at, chunk), next = chunk + kBlockWarps;
+    uint2 next_codes[2] = {};
+    if (next < map.chunks()) {
+      for (int h = 0; h < 2; ++h)
+        next_codes[h] = codes_at(args, map.row(at, h), map.column(at, next));
+    }
+    // A block of weights does not end within a chunk.
+    float scale[2];
+    for (int h = 0; h < 2; ++h) {
+      const auto block = static_cast<std::uint32_t>(first_block[h] + (column >> block_shift));
+      scale[h] = map.row(at, h) < args.rows ? absmax_of(args, block) : 0.0f;
+    }
+    std::uint32_t a[Map::kSteps][4];
+    for (int step = 0; step < Map::kSteps; ++step) {
+      for (int h = 0; h < 2; ++h) {
+        const std::uint32_t word = step < 2 ? codes[h].x : codes[h].y;
+        const std::uint32_t bytes = word >> (step % 2 * 16);
+        a[step][h] = shared.pairs[bytes & 255][lane];
+        a[step][h + 2] = shared.pairs[bytes >> 8 & 255][lane];
+      }
+    }
+    for (int tile = 0; tile < Tiles; ++tile) {
+      const TokenPart x = token_at(args, tile * Map::kTileTokens + map.group(at), column);
+      float block_sums[4] = {};
+      for (int step = 0; step < Map::kSteps; ++step) {
+        mma_bf16(block_sums, a[step], {x.words[2 * step], x.words[2 * step + 1]});
+      }
+      for (int i = 0; i < 4; ++i) sums[tile][i] = fmaf(block_sums[i], scale[i / 2], sums[tile][i]);
+    }
+    codes[0] = next_codes[0], codes[1] = next_codes[1];
+    chunk = next;
+  }
+
+  __syncthreads();  // the table is no longer read
+  for (int tile = 0; tile < Tiles; ++tile) {
+    for (int i = 0; i < 4; ++i) {
+      shared.sums[warp][map.sum_token(at, tile, i) * Map::kRows + map.sum_row(at, i)] =
+          sums[tile][i];
+    }
+  }
+  __syncthreads();
+  constexpr int kOutputs = Tiles * Map::kTileTokens * Map::kRows;
+  for (int step = 0; map.output(at, step) < kOutputs; ++step) {
+    const int output = map.output(at, step);
+    const std::int64_t token = output / Map::kRows,
+                       row = at.block * Map::kRows + output % Map::kRows;
+    if (token >= args.tokens || row >= args.rows) continue;
+    float y = 0.0f;
+    for (int w = 0; w < kBlockWarps; ++w) y += shared.sums[w][output];
+    if (args.bias != nullptr) y += args.bias[row];
+    if (args.u != nullptr) {
+      for (std::int64_t r = 0; r < args.rank; ++r) {
+        y = fmaf(args.u[token * args.rank + r], args.b[row * args.rank + r], y);
+      }
+    }
+    args.y[token * args.rows + row] = Bf16::store(y);
+  }
+}
+
+template <int Tiles>
+int start(const SmallProductArgs& args, void* stream) {
+  CodeValues values;
+  for (int i = 0; i < 16; ++i) values.value[i] = args.value[i];
+  return launch(&small_product_kernel<Tiles>, Map{args.rows, args.columns}.grid(), stream, args,
+                values, log2_of(args.blocksize));
+}
+
+// u[token][r] = scale · Σ x[token] · A[r], a block of threads each.
+__global__ void __launch_bounds__(kBlockThreads) low_rank_kernel(LowRankRowsArgs args) {
+  __shared__ float space[kBlockWarps];
+  const Place at = here();
+  const LowRankMap map{args.tokens, args.rank, args.columns};
+  const auto* x = args.x + map.token(at) * args.columns;
+  const float* a = args.a + map.rank_row(at) * args.columns;
+  float sum = 0.0f;
+  for (std::int64_t step = 0; step < map.columns_of_row().steps(); ++step) {
+    const Run run = map.columns_of_row().run(at, step);
+    const Eight v = load_eight<Bf16>(x + run.first, run.count),
+                w = load_eight<F32>(a + run.first, run.count);
+    for (int i = 0; i < kRunElements; ++i) sum = fmaf(v.value[i], w.value[i], sum);
+  }
+  sum = sum_over_block(at, sum, space);
+  if (at.thread == 0) args.u[map.token(at) * args.rank + map.rank_row(at)] = args.scale * sum;
+}
+
+}  // namespace
+
+int small_product(const SmallProductArgs& args, void* stream) {
+  const bool fits = args.tokens >= 0 && args.tokens <= Map::kMostTokens &&
+                    args.columns % Map::kChunk == 0 && args.blocksize % Map::kChunk == 0 &&
+                    args.columns % args.blocksize == 0 && aligned_16(args.x) &&
+                    aligned_16(args.codes) &&
+                    args.rows * args.columns / args.blocksize <= 0xffffffffll;
+  if (!fits) return cudaErrorInvalidValue;
+  if (args.tokens == 0) return cudaSuccess;
+  if (args.tokens <= 8) return start<1>(args, stream);
+  if (args.tokens <= 16) return start<2>(args, stream);
+  if (args.tokens <= 32) return start<4>(args, stream);
+  return start<8>(args, stream);
+}
+
+int low_rank_rows(const LowRankRowsArgs& args, void* stream) {
+  return launch(&low_rank_kernel, LowRankMap{args.tokens, args.rank, args.columns}.grid(), stream,
+                args);
+}
+
+}  // namespace lorapp::kernels::cuda

@@ -1,0 +1,27 @@
+# Fails if a file of cuda/ reads a thread's indices: which thread does what is arithmetic of src/kernels/tile_map.hpp, which tests
+# on the host walk. here() in device.cuh is the one place that reads them.
+# cmake -DROOT=<source folder> -P places.cmake
+cmake_minimum_required(VERSION 3.25)
+
+file(GLOB files RELATIVE "${ROOT}" "${ROOT}/cuda/*.cu" "${ROOT}/cuda/*.cuh")
+if(NOT files)
+  message(FATAL_ERROR "places: there is no file in ${ROOT}/cuda")
+endif()
+set(wrong "")
+set(allowed 0)
+foreach(file IN LISTS files)
+  file(STRINGS "${ROOT}/${file}" lines REGEX "(threadIdx|blockIdx|blockDim|gridDim|%laneid|%warpid)")
+  foreach(line IN LISTS lines)
+    if(file STREQUAL "cuda/device.cuh" AND line MATCHES "inline Place here\\(\\)")
+      math(EXPR allowed "${allowed} + 1")
+    else()
+      string(APPEND wrong "\n${file}: ${line}")
+    endif()
+  endforeach()
+endforeach()
+if(wrong)
+  message(FATAL_ERROR "places: a thread's indices belong in a map of tile_map.hpp:${wrong}")
+endif()
+if(NOT allowed EQUAL 1)
+  message(FATAL_ERROR "places: here() was found ${allowed} times, so this check checks nothing")
+endif()

@@ -1,0 +1,167 @@
+// CUDA's kernels over rows and flat buffers at sizes that take a block of threads several steps,
+// against the scalar table. What is small, and every type, is in tests/kernels/rows_test.cpp.
+#include "cuda/device_memory.hpp"
+#include "cuda/emulation_order.hpp"
+#include "kernels/cuda_launch.hpp"
+#include "kernels/dispatch.hpp"
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <random>
+#include <vector>
+
+using namespace lorapp;
+using namespace lorapp::kernels;
+
+namespace {
+
+constexpr std::int64_t kRows = 3;
+constexpr std::int64_t kSizes[] = {2047, 2048, 2049, 5000};
+
+const KernelTable& scalar() { return *find_table("scalar"); }
+const KernelTable& cuda_table() { return test::table_cuda(); }
+
+std::vector<float> normal(std::int64_t count, unsigned seed, float scale = 1) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> distribution(0, scale);
+  std::vector<float> values(static_cast<std::size_t>(count));
+  for (float& value : values) value = distribution(random);
+  return values;
+}
+
+// The largest difference, over the largest magnitude.
+double worst(const std::vector<float>& found, const std::vector<float>& expected) {
+  double difference = 0, largest = 1e-30;
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    difference = std::max(difference, std::abs(double{found[i]} - expected[i]));
+    largest = std::max(largest, std::abs(double{expected[i]}));
+  }
+  return difference / largest;
+}
+
+}  // namespace
+
+TEST_SUITE("emulated rows") {
+  TEST_CASE(
+      "norms of long rows and their gradients are the scalar table's within 1e-6, in any order of "
+      "the threads") {
+    test::for_each_order([] {
+      for (const std::int64_t size : kSizes) {
+        const auto x = normal(kRows * size, 1), weight = normal(size, 2),
+                   dy = normal(kRows * size, 3);
+        std::vector<float> y(x.size()), expected(x.size()), scale(kRows), expected_scale(kRows);
+        scalar().rms_norm({x.data(), Float::f32, kRows, size, weight.data(), 1e-5f, expected.data(),
+                           expected_scale.data()});
+        cuda_table().rms_norm(
+            {x.data(), Float::f32, kRows, size, weight.data(), 1e-5f, y.data(), scale.data()});
+        CHECK(worst(y, expected) < 1e-6);
+        CHECK(worst(scale, expected_scale) < 1e-6);
+
+        std::vector<float> dweight(weight.size(), 1.0f), expected_dweight(weight.size(), 1.0f);
+        scalar().rms_norm_backward({x.data(), Float::f32, kRows, size, weight.data(),
+                                    expected_scale.data(), dy.data(), expected.data(),
+                                    expected_dweight.data()});
+        cuda_table().rms_norm_backward({x.data(), Float::f32, kRows, size, weight.data(),
+                                        expected_scale.data(), dy.data(), y.data(),
+                                        dweight.data()});
+        CHECK(worst(y, expected) < 1e-6);
+        CHECK(worst(dweight, expected_dweight) < 1e-6);
+      }
+    });
+  }
+
+  TEST_CASE(
+      "the loss of long rows and its gradient are the scalar table's within 1e-6, in any order of "
+      "the threads") {
+    test::for_each_order([] {
+      for (const std::int64_t size : kSizes) {
+        const auto logits = normal(kRows * size, 4, 3);
+        const std::vector<std::int64_t> labels = {0, size - 1, size / 2};
+        struct Result {
+          std::vector<float> gradient, largest, sum, picked;
+        };
+        const auto run = [&](const KernelTable& table) {
+          Result r{logits, std::vector<float>(kRows), std::vector<float>(kRows),
+                   std::vector<float>(kRows)};
+          std::vector<float> scratch(static_cast<std::size_t>(size) + kRowStep);
+          table.cross_entropy({r.gradient.data(), Float::f32, kRows, size, labels.data(), true,
+                               0.25f, r.largest.data(), r.sum.data(), r.picked.data(),
+                               scratch.data()});
+          return r;
+        };
+        const Result expected = run(scalar()), found = run(cuda_table());
+        CHECK(found.largest == expected.largest);
+        CHECK(found.picked == expected.picked);
+        CHECK(worst(found.sum, expected.sum) < 1e-6);
+        CHECK(worst(found.gradient, expected.gradient) < 1e-6);
+      }
+    });
+  }
+
+  TEST_CASE("a row of logits of which most are minus infinity has the loss of the others") {
+    std::vector<float> logits(3000, -std::numeric_limits<float>::infinity());
+    logits[2999] = 1.0f, logits[5] = 1.0f;
+    const std::int64_t label = 5;
+    float largest = 0, sum = 0, picked = 0;
+    cuda_table().cross_entropy(
+        {logits.data(), Float::f32, 1, 3000, &label, true, 1.0f, &largest, &sum, &picked, nullptr});
+    CHECK(largest == 1.0f);
+    CHECK(sum == 2.0f);
+    CHECK(logits[5] == -0.5f);
+    CHECK(logits[2999] == 0.5f);
+    CHECK(logits[0] == 0.0f);
+  }
+
+  TEST_CASE("squares are summed as in double, in any order of the threads to the same bits") {
+    const std::int64_t n = 100'003;
+    const auto x = normal(n, 5, 100);
+    double expected = 0;
+    for (const float each : x) expected += double{each} * each;
+    const double first = cuda_table().sum_of_squares(x.data(), n);
+    CHECK(std::abs(first / expected - 1) < 1e-13);
+    test::for_each_order([&] { CHECK(cuda_table().sum_of_squares(x.data(), n) == first); });
+    CHECK(cuda_table().sum_of_squares(nullptr, 0) == 0.0);
+  }
+
+  TEST_CASE("a step with clipping on the device is the step with the factor of clip_grad_norm_") {
+    const std::int64_t n = 9000;
+    const auto g = normal(n, 6);
+    const AdamWStep step{0.999f, 0.98f, 0.1f, 0.02f, 0.3f, 3e-3f, 1e-8f, 1.0f};
+    for (const float max_norm : {0.5f, 1e6f}) {
+      const double squares = cuda_table().sum_of_squares(g.data(), n);
+      AdamWStep clipped = step;
+      clipped.clip = std::min(1.0f, max_norm / (static_cast<float>(std::sqrt(squares)) + 1e-6f));
+      auto p = normal(n, 7), m = normal(n, 8, 0.1f), v = std::vector<float>(g.size(), 0.5f);
+      auto expected_p = p, expected_m = m, expected_v = v;
+      scalar().adamw(
+          {expected_p.data(), g.data(), expected_m.data(), expected_v.data(), n, clipped});
+      test::Mirror mirror;
+      mirror.finish(cuda::adamw({mirror.out(p.data(), n), mirror.in(g.data(), n),
+                                 mirror.out(m.data(), n), mirror.out(v.data(), n), n, step},
+                                {mirror.in(&squares, 1), max_norm}, nullptr));
+      CHECK(p == expected_p);
+      CHECK(m == expected_m);
+      CHECK(v == expected_v);
+    }
+  }
+
+  TEST_CASE("rows of a table are copied where ids ask for them, whatever their size") {
+    for (const std::int64_t size : {1, 9, 64, 3000}) {
+      const auto table = normal(7 * size, 9);
+      const std::vector<std::int64_t> ids = {6, 0, 3, 3};
+      std::vector<float> out(static_cast<std::size_t>(4 * size));
+      test::Mirror mirror;
+      mirror.finish(
+          cuda::gather_rows({mirror.in(table.data(), 7 * size), Float::f32, size,
+                             mirror.in(ids.data(), 4), 4, mirror.out(out.data(), 4 * size)},
+                            nullptr));
+      for (std::size_t row = 0; row < ids.size(); ++row) {
+        for (std::int64_t i = 0; i < size; ++i) {
+          CHECK(out[row * static_cast<std::size_t>(size) + static_cast<std::size_t>(i)] ==
+                table[static_cast<std::size_t>(ids[row] * size + i)]);
+        }
+      }
+    }
+  }
+}
