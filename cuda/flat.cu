@@ -103,6 +103,20 @@ __global__ void __launch_bounds__(kBlockThreads) gather_kernel(GatherRowsArgs ar
   }
 }
 
+template <class From, class To>
+__global__ void __launch_bounds__(kBlockThreads) convert_kernel(ConvertRowsArgs args) {
+  const Place at = here();
+  const RowMap map{args.to_rows, args.to_size};
+  const std::int64_t row = map.row(at);
+  const auto* from = static_cast<const typename From::Storage*>(args.from) + row * args.from_stride;
+  auto* to = static_cast<typename To::Storage*>(args.to) + row * args.to_stride;
+  for (std::int64_t step = 0; step < map.steps(); ++step) {
+    const Run run = map.run(at, step);
+    const int there = row < args.from_rows ? clipped_run(run.first, args.from_size).count : 0;
+    store_eight<To>(to + run.first, run.count, load_eight<From>(from + run.first, there));
+  }
+}
+
 }  // namespace
 
 int sum_of_squares(const float* x, std::int64_t n, double* partial, double* total, void* stream) {
@@ -117,6 +131,15 @@ int adamw(const AdamWArgs& args, const NormClip& clip, void* stream) {
 int dropout(const DropoutArgs& args, void* stream) {
   return with_type(args.type, [&](auto type) {
     return launch(&dropout_kernel<decltype(type)>, FlatMap{args.n}.grid(), stream, args);
+  });
+}
+
+int convert_rows(const ConvertRowsArgs& args, void* stream) {
+  return with_type(args.from_type, [&](auto from) {
+    return with_type(args.to_type, [&](auto to) {
+      return launch(&convert_kernel<decltype(from), decltype(to)>,
+                    RowMap{args.to_rows, args.to_size}.grid(), stream, args);
+    });
   });
 }
 

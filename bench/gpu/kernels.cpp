@@ -1,136 +1,10 @@
-// The CUDA kernels' speed on the first GPU, as shares of the copy bandwidth measured between them.
-// Prints a table. Buffers are random and rotate, so that no cache keeps them; a figure is the
-// median of its repetitions. Status 77 without a GPU.
-#include "kernels/cuda_launch.hpp"
+// The CUDA kernels' speed on the first GPU, as shares of ceilings measured between them: the copy
+// bandwidth, cuBLASLt's product of dense matrices. Prints a table. Status 77 without a GPU.
+#include "measure.hpp"
 
-#include <cuda_runtime_api.h>
-
-#include <algorithm>
-#include <cmath>
 #include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <functional>
-#include <random>
-#include <string>
-#include <vector>
 
-namespace {
-
-using namespace lorapp;
-using namespace lorapp::kernels;
-
-void check(int error, const std::string& what) {
-  if (error == cudaSuccess) return;
-  std::fprintf(stderr, "gpu_kernels: %s: %s\n", what.c_str(),
-               cudaGetErrorString(static_cast<cudaError_t>(error)));
-  std::exit(1);
-}
-
-// Memory that lives as long as the program.
-template <class T>
-T* device_buffer(std::int64_t count) {
-  void* p = nullptr;
-  check(cudaMalloc(&p, static_cast<std::size_t>(count) * sizeof(T)), "memory");
-  return static_cast<T*>(p);
-}
-
-template <class T>
-T* on_device(const std::vector<T>& host) {
-  T* p = device_buffer<T>(static_cast<std::int64_t>(host.size()));
-  check(cudaMemcpy(p, host.data(), host.size() * sizeof(T), cudaMemcpyHostToDevice), "copying");
-  return p;
-}
-
-std::mt19937_64 random_bits(1);
-
-template <class T>
-T* random_buffer(std::int64_t count, std::uint64_t mask = ~0ull, std::uint64_t set = 0) {
-  std::vector<T> host(static_cast<std::size_t>(count));
-  auto* bytes = reinterpret_cast<std::uint8_t*>(host.data());
-  const std::size_t size = host.size() * sizeof(T);
-  for (std::size_t i = 0; i + 8 <= size; i += 8) {
-    const std::uint64_t word = (random_bits() & mask) | set;
-    std::memcpy(bytes + i, &word, 8);
-  }
-  return on_device(host);
-}
-// Floats from 1/2 to 2, either sign, whatever the bits below.
-std::uint16_t* random_bf16(std::int64_t count) {
-  return random_buffer<std::uint16_t>(count, 0x80ff80ff80ff80ffull, 0x3f003f003f003f00ull);
-}
-float* random_f32(std::int64_t count) {
-  return random_buffer<float>(count, 0x80ffffff80ffffffull, 0x3f0000003f000000ull);
-}
-
-// Seconds of one call, which gets the number of its buffers; the median of nine times.
-double seconds_of(const std::function<int(int)>& call, const std::string& what) {
-  constexpr int kWarmups = 3, kTimes = 9, kCalls = 20;
-  cudaEvent_t begin, end;
-  check(cudaEventCreate(&begin), "an event");
-  check(cudaEventCreate(&end), "an event");
-  int buffer = 0;
-  for (int i = 0; i < kWarmups; ++i) check(call(buffer++), what);
-  std::vector<float> times;
-  for (int time = 0; time < kTimes; ++time) {
-    check(cudaEventRecord(begin), "an event");
-    for (int i = 0; i < kCalls; ++i) check(call(buffer++), what);
-    check(cudaEventRecord(end), "an event");
-    check(cudaEventSynchronize(end), what);
-    float milliseconds = 0;
-    check(cudaEventElapsedTime(&milliseconds, begin, end), "an event");
-    times.push_back(milliseconds / 1000 / kCalls);
-  }
-  std::nth_element(times.begin(), times.begin() + kTimes / 2, times.end());
-  check(cudaEventDestroy(begin), "an event");
-  check(cudaEventDestroy(end), "an event");
-  return static_cast<double>(times[kTimes / 2]);
-}
-
-// Bytes a second, read and written.
-double copy_bandwidth() {
-  constexpr std::int64_t kBytes = std::int64_t{1} << 30;
-  static std::uint8_t *from = random_buffer<std::uint8_t>(kBytes),
-                      *to = device_buffer<std::uint8_t>(kBytes);
-  const double seconds = seconds_of(
-      [&](int) { return cudaMemcpyAsync(to, from, kBytes, cudaMemcpyDeviceToDevice, nullptr); },
-      "copy");
-  return 2.0 * static_cast<double>(kBytes) / seconds;
-}
-
-void report(const std::string& work,
-            double least,
-            double bytes,
-            const std::function<int(int)>& call) {
-  const double before = copy_bandwidth(), seconds = seconds_of(call, work);
-  const double ceiling = (before + copy_bandwidth()) / 2, rate = bytes / seconds;
-  std::printf("| %s | ≥ %.0f %% of copying | %.0f %% (%.1f µs, %.0f of %.0f GB/s) | %s |\n",
-              work.c_str(), 100 * least, 100 * rate / ceiling, seconds * 1e6, rate / 1e9,
-              ceiling / 1e9, rate >= least * ceiling ? "met" : "missed");
-  std::fflush(stdout);
-}
-
-// A 4-bit matrix with nested scales, several times over.
-struct Weight {
-  std::int64_t rows, columns, copies;
-  std::vector<std::uint8_t*> codes, nested;
-  std::vector<float*> outer;
-
-  Weight(std::int64_t rows_, std::int64_t columns_) : rows(rows_), columns(columns_) {
-    const std::int64_t n = rows * columns;
-    copies = std::max<std::int64_t>(2, (std::int64_t{256} << 20) / (n / 2));  // beyond any L2 cache
-    for (std::int64_t i = 0; i < copies; ++i) {
-      codes.push_back(random_buffer<std::uint8_t>(n / 2));
-      nested.push_back(random_buffer<std::uint8_t>(n / 64));
-      outer.push_back(random_f32(n / 64 / 256 + 2));
-    }
-  }
-  double bytes() const {
-    return static_cast<double>(rows * columns) * (0.5 + 1.0 / 64 + 4.0 / 64 / 256);
-  }
-};
-
-const Codebook4 kBook = nf4_codebook();
+namespace lorapp::bench_gpu {
 
 void dequantizing(const float* map) {
   const Weight w(4096, 14336);
@@ -155,42 +29,6 @@ void dequantizing(const float* map) {
            args.out_stride = w.columns;
            return cuda::dequantize_4bit(args, nullptr);
          });
-}
-
-void small_products(const float* map) {
-  struct Shape {
-    std::int64_t rows, columns;
-  };
-  for (const Shape shape :
-       {Shape{4096, 4096}, Shape{1024, 4096}, Shape{14336, 4096}, Shape{4096, 14336}}) {
-    const std::int64_t rows = shape.rows, columns = shape.columns;
-    const Weight w(rows, columns);
-    for (const std::int64_t tokens : {1, 2, 4, 8, 16, 32, 64}) {
-      const std::uint16_t* x = random_bf16(tokens * columns);
-      auto* y = device_buffer<std::uint16_t>(tokens * rows);
-      const std::string name = std::to_string(tokens) + " rows × " + std::to_string(rows) + "×" +
-                               std::to_string(columns);
-      report(name, tokens == 1 ? 0.80 : 0.0,
-             w.bytes() + 2.0 * static_cast<double>(tokens * (rows + columns)), [&](int i) {
-               const auto k = static_cast<std::size_t>(i % w.copies);
-               cuda::SmallProductArgs args{};
-               args.x = x;
-               args.tokens = tokens;
-               args.codes = w.codes[k];
-               args.rows = rows;
-               args.columns = columns;
-               args.blocksize = 64;
-               args.value = kBook.value;
-               args.nested = w.nested[k];
-               args.nested_absmax = w.outer[k];
-               args.nested_blocksize = 256;
-               args.map = map;
-               args.offset = 0.02f;
-               args.y = y;
-               return cuda::small_product(args, nullptr);
-             });
-    }
-  }
 }
 
 void elementwise() {
@@ -246,9 +84,10 @@ void elementwise() {
   });
 }
 
-}  // namespace
+}  // namespace lorapp::bench_gpu
 
 int main() {
+  using namespace lorapp::bench_gpu;
   int devices = 0;
   const cudaError_t error = cudaGetDeviceCount(&devices);
   if (error != cudaSuccess || devices == 0) {
@@ -261,9 +100,10 @@ int main() {
       "%s, compute capability %d.%d, %d multiprocessors\n\n| work | target | measured | "
       "|\n|---|---|---|---|\n",
       gpu.name, gpu.major, gpu.minor, gpu.multiProcessorCount);
-  const DynamicMap map = dynamic_map();
+  const lorapp::DynamicMap map = lorapp::dynamic_map();
   const float* values = on_device(std::vector<float>(map.value, map.value + 256));
   dequantizing(values);
   small_products(values);
+  many_tokens(values);
   elementwise();
 }

@@ -127,4 +127,19 @@ struct GatherRowsArgs {
 };
 int gather_rows(const GatherRowsArgs& args, void* stream);
 
+/// A matrix into one of another type, distance of rows and size; what the first does not have is 0.
+struct ConvertRowsArgs {
+  const void* from;
+  Float from_type;
+  std::int64_t from_stride;
+  std::int64_t from_rows;
+  std::int64_t from_size;
+  void* to;
+  Float to_type;
+  std::int64_t to_stride;
+  std::int64_t to_rows;
+  std::int64_t to_size;
+};
+int convert_rows(const ConvertRowsArgs& args, void* stream);
+
 }  // namespace lorapp::kernels::cuda

@@ -32,6 +32,9 @@ struct alignas(8) uint2 {
 };
 
 enum cudaError_t : int { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
+inline const char* cudaGetErrorString(cudaError_t error) {
+  return error == cudaSuccess ? "no error" : "invalid argument";
+}
 
 namespace emulation {
 

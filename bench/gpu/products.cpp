@@ -1,0 +1,207 @@
+// Products with 4-bit weights: of a few rows beside the copy bandwidth, of many beside cuBLASLt's
+// product with the dense weight.
+#include "measure.hpp"
+
+namespace lorapp::bench_gpu {
+
+void small_products(const float* map) {
+  struct Shape {
+    std::int64_t rows, columns;
+  };
+  for (const Shape shape :
+       {Shape{4096, 4096}, Shape{1024, 4096}, Shape{14336, 4096}, Shape{4096, 14336}}) {
+    const std::int64_t rows = shape.rows, columns = shape.columns;
+    const Weight w(rows, columns);
+    for (const std::int64_t tokens : {1, 2, 4, 8, 16, 32, 64}) {
+      const std::uint16_t* x = random_bf16(tokens * columns);
+      auto* y = device_buffer<std::uint16_t>(tokens * rows);
+      const std::string name = std::to_string(tokens) + " rows × " + std::to_string(rows) + "×" +
+                               std::to_string(columns);
+      report(name, tokens == 1 ? 0.80 : 0.0,
+             w.bytes() + 2.0 * static_cast<double>(tokens * (rows + columns)), [&](int i) {
+               const auto k = static_cast<std::size_t>(i % w.copies);
+               cuda::SmallProductArgs args{};
+               args.x = x;
+               args.tokens = tokens;
+               args.codes = w.codes[k];
+               args.rows = rows;
+               args.columns = columns;
+               args.blocksize = 64;
+               args.value = kBook.value;
+               args.nested = w.nested[k];
+               args.nested_absmax = w.outer[k];
+               args.nested_blocksize = 256;
+               args.map = map;
+               args.offset = 0.02f;
+               args.y = y;
+               return cuda::small_product(args, nullptr);
+             });
+    }
+  }
+}
+
+namespace {
+
+struct LinearShape {
+  std::int64_t rows, columns;
+};
+
+// cuBLASLt's seconds for y = x · op(w), dense, and for what is measured, in turn; one row each way.
+void forward_and_gradient(cuda::DenseProducts& products,
+                          const float* map,
+                          LinearShape shape,
+                          std::int64_t tokens) {
+  constexpr std::int64_t kRank = 16;
+  const Weight w(shape.rows, shape.columns);
+  cuda::LinearWeight weight{};
+  weight.w.rows = shape.rows, weight.w.columns = shape.columns, weight.w.blocksize = 64;
+  weight.w.value = kBook.value;
+  weight.w.nested_blocksize = 256;
+  weight.w.map = map;
+  weight.w.offset = 0.02f;
+  weight.w.via = Float::bf16;
+  weight.a = random_f32(kRank * shape.columns);
+  weight.b = random_f32(shape.rows * kRank);
+  weight.rank = kRank;
+  weight.scale = 2.0f;
+  weight.matrix = device_buffer<std::uint16_t>(weight.matrix_size());
+  const std::int64_t r = weight.padding();
+  const std::uint16_t* dense = random_bf16(shape.rows * shape.columns);
+  std::uint16_t *x = random_bf16(tokens * (shape.columns + r)),
+                *dy = random_bf16(tokens * (shape.rows + r));
+  auto *y = device_buffer<std::uint16_t>(tokens * shape.rows),
+       *dx = device_buffer<std::uint16_t>(tokens * shape.columns);
+  const auto fill = [&](int i) {
+    const auto k = static_cast<std::size_t>(i % w.copies);
+    weight.w.codes = w.codes[k];
+    weight.w.nested = w.nested[k];
+    weight.w.nested_absmax = w.outer[k];
+    return cuda::fill_matrix(weight, nullptr);
+  };
+  const auto row = [&](const char* name, double dense_seconds, double seconds) {
+    std::printf(
+        "| %s %lld×%lld with LoRA r = 16, %lld tokens | ≥ 93 %% of cuBLASLt on dense weights | "
+        "%.0f %% (%.1f : %.1f µs) | %s |\n",
+        name, static_cast<long long>(shape.rows), static_cast<long long>(shape.columns),
+        static_cast<long long>(tokens), 100 * dense_seconds / seconds, seconds * 1e6,
+        dense_seconds * 1e6,
+        tokens < 8192                     ? "-"
+        : dense_seconds >= 0.93 * seconds ? "met"
+                                          : "missed");
+    std::fflush(stdout);
+  };
+  // x and dy are where the layer before leaves them: with room behind each row.
+  const auto product = [&](bool forward) {
+    cuda::DenseProductArgs args{};
+    args.x = forward ? x : dy;
+    args.x_stride = forward ? shape.columns : shape.rows;
+    args.w = dense;
+    args.w_stride = shape.columns;
+    args.w_transposed = forward;
+    args.rows = tokens;
+    args.depth = forward ? shape.columns : shape.rows;
+    args.columns = forward ? shape.rows : shape.columns;
+    args.type = args.y_type = Float::bf16;
+    args.y = forward ? y : dx;
+    args.y_stride = args.columns;
+    return products.multiply(args, nullptr);
+  };
+  const double dense_forward = seconds_of([&](int) { return product(true); }, "a dense product");
+  row("forward", dense_forward,
+      seconds_of(
+          [&](int i) {
+            const int error = fill(i);
+            return error != 0 ? error
+                              : cuda::linear_forward(products, weight,
+                                                     {.x = x,
+                                                      .tokens = tokens,
+                                                      .x_stride = weight.stride(),
+                                                      .bias = nullptr,
+                                                      .x_and_u = x,
+                                                      .y = y,
+                                                      .y_stride = shape.rows},
+                                                     nullptr);
+          },
+          "linear_forward"));
+  const double dense_gradient = seconds_of([&](int) { return product(false); }, "a dense product");
+  row("gradient of x", dense_gradient,
+      seconds_of(
+          [&](int i) {
+            const int error = fill(i);
+            return error != 0 ? error
+                              : cuda::linear_backward(products, weight,
+                                                      {.dy = dy,
+                                                       .tokens = tokens,
+                                                       .dy_stride = shape.rows + r,
+                                                       .dy_and_v = dy,
+                                                       .x_and_u = x,
+                                                       .dx = dx,
+                                                       .dx_stride = shape.columns,
+                                                       .da = nullptr,
+                                                       .db = nullptr},
+                                                      nullptr);
+          },
+          "linear_backward"));
+  for (void* p : {static_cast<void*>(weight.matrix), static_cast<void*>(x), static_cast<void*>(dy),
+                  static_cast<void*>(y), static_cast<void*>(dx)})
+    check(cudaFree(p), "memory");
+}
+
+void head(cuda::DenseProducts& products, std::int64_t vocabulary) {
+  constexpr std::int64_t kTokens = 8192, kHidden = 4096;
+  cuda::HeadLossArgs args{};
+  args.hidden = random_bf16(kTokens * kHidden);
+  args.rows = kTokens;
+  args.size = kHidden;
+  args.weight = random_bf16(vocabulary * kHidden);
+  args.vocabulary = vocabulary;
+  args.labels = on_device(std::vector<std::int64_t>(kTokens, 7));
+  args.grad_scale = 1e-4f;
+  args.dhidden = device_buffer<std::uint16_t>(kTokens * kHidden);
+  args.largest = device_buffer<float>(kTokens);
+  args.sum = device_buffer<float>(kTokens);
+  args.picked = device_buffer<float>(kTokens);
+  const std::int64_t chunk = cuda::head_chunk(vocabulary);
+  args.logits = device_buffer<std::uint16_t>(chunk * vocabulary);
+  const auto product = [&](bool forward) {
+    cuda::DenseProductArgs p{};
+    p.x = forward ? args.hidden : args.logits;
+    p.x_stride = forward ? kHidden : vocabulary;
+    p.w = args.weight;
+    p.w_stride = kHidden;
+    p.w_transposed = forward;
+    p.rows = chunk;
+    p.depth = forward ? kHidden : vocabulary;
+    p.columns = forward ? vocabulary : kHidden;
+    p.type = p.y_type = Float::bf16;
+    p.y = forward ? static_cast<void*>(args.logits) : args.dhidden;
+    p.y_stride = p.columns;
+    return products.multiply(p, nullptr);
+  };
+  const double once = seconds_of([&](int) { return product(true); }, "the head's product") +
+                      seconds_of([&](int) { return product(false); }, "the head's gradient");
+  const double own = once * static_cast<double>(kTokens) / static_cast<double>(chunk);
+  const double seconds =
+      seconds_of([&](int) { return cuda::head_loss(products, args, nullptr); }, "head_loss");
+  std::printf(
+      "| head and loss, 8192 tokens, vocabulary %lld | ≥ 85 %% of the products' own time, ≤ 256 MB "
+      "| %.0f %% (%.1f ms), %.0f MB | %s |\n",
+      static_cast<long long>(vocabulary), 100 * own / seconds, seconds * 1e3,
+      static_cast<double>(chunk * vocabulary) * 2e-6, own >= 0.85 * seconds ? "met" : "missed");
+}
+
+}  // namespace
+
+void many_tokens(const float* map) {
+  constexpr std::size_t kSpaceBytes = std::size_t{32} << 20;
+  cuda::DenseProducts products(device_buffer<std::uint8_t>(kSpaceBytes), kSpaceBytes);
+  for (const std::int64_t tokens : {512, 8192}) {
+    for (const LinearShape shape : {LinearShape{4096, 4096}, LinearShape{6144, 4096},
+                                    LinearShape{28672, 4096}, LinearShape{4096, 14336}}) {
+      forward_and_gradient(products, map, shape, tokens);
+    }
+  }
+  for (const std::int64_t vocabulary : {32000, 128256}) head(products, vocabulary);
+}
+
+}  // namespace lorapp::bench_gpu

@@ -1,0 +1,149 @@
+// Products of dense matrices by cuBLASLt.
+#include "kernels/cuda_products.hpp"
+
+#include <cublasLt.h>
+#include <cuda_runtime_api.h>
+
+#include <array>
+#include <map>
+
+namespace lorapp::kernels::cuda {
+namespace {
+
+cudaDataType_t data_type(Float type) {
+  return type == Float::bf16 ? CUDA_R_16BF : type == Float::f16 ? CUDA_R_16F : CUDA_R_32F;
+}
+
+// What the choice of an algorithm depends on.
+using Key = std::array<std::int64_t, 12>;
+
+Key key_of(const DenseProductArgs& args) {
+  const auto low_bits = [](const void* p) {  // algorithms differ in the alignment that they want
+    return static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(p) & 15);
+  };
+  return {args.rows,
+          args.depth,
+          args.columns,
+          args.x_stride,
+          args.w_stride,
+          args.y_stride,
+          (args.x_transposed ? 1 : 0) + (args.w_transposed ? 2 : 0),
+          static_cast<std::int64_t>(args.type) * 4 + static_cast<std::int64_t>(args.y_type),
+          args.bias != nullptr,
+          low_bits(args.x) * 16 + low_bits(args.w),
+          low_bits(args.y) * 16 + low_bits(args.bias),
+          args.beta != 0.0f};
+}
+
+// Objects of cuBLASLt that go when their scope ends.
+template <class T, cublasStatus_t (*destroy)(T)>
+struct Owned {
+  Owned() = default;
+  Owned(const Owned&) = delete;
+  Owned& operator=(const Owned&) = delete;
+  ~Owned() {
+    if (object != nullptr) destroy(object);
+  }
+  T object = nullptr;
+};
+using Description = Owned<cublasLtMatmulDesc_t, &cublasLtMatmulDescDestroy>;
+using Layout = Owned<cublasLtMatrixLayout_t, &cublasLtMatrixLayoutDestroy>;
+using Preference = Owned<cublasLtMatmulPreference_t, &cublasLtMatmulPreferenceDestroy>;
+
+// The first failure of a row of calls.
+class Status {
+ public:
+  void operator()(cublasStatus_t status) {
+    if (first_ == CUBLAS_STATUS_SUCCESS) first_ = status;
+  }
+  bool good() const { return first_ == CUBLAS_STATUS_SUCCESS; }
+  int code() const { return good() ? 0 : DenseProducts::kStatus + static_cast<int>(first_); }
+
+ private:
+  cublasStatus_t first_ = CUBLAS_STATUS_SUCCESS;
+};
+
+}  // namespace
+
+struct DenseProducts::Cache {
+  void* space;
+  std::size_t bytes;
+  cublasLtHandle_t handle = nullptr;
+  std::map<Key, cublasLtMatmulAlgo_t> algorithms;
+};
+
+DenseProducts::DenseProducts(void* space, std::size_t bytes)
+    : cache_(new Cache{space, bytes, nullptr, {}}) {}
+
+DenseProducts::~DenseProducts() {
+  if (cache_->handle != nullptr) cublasLtDestroy(cache_->handle);
+}
+
+std::size_t DenseProducts::shapes() const { return cache_->algorithms.size(); }
+
+// cuBLASLt counts column by column: what lies row by row is the transposed matrix there, so that
+// yᵀ = op(w)ᵀ · op(x)ᵀ.
+int DenseProducts::multiply(const DenseProductArgs& args, void* stream) {
+  if (args.rows == 0 || args.columns == 0) return 0;
+  Status status;
+  if (cache_->handle == nullptr) status(cublasLtCreate(&cache_->handle));
+  Description description;
+  Layout w, x, y;
+  status(cublasLtMatmulDescCreate(&description.object, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+  const auto describe = [&](cublasLtMatmulDescAttributes_t attribute, const auto& value) {
+    if (status.good()) {
+      status(cublasLtMatmulDescSetAttribute(description.object, attribute, &value, sizeof value));
+    }
+  };
+  describe(CUBLASLT_MATMUL_DESC_TRANSA, args.w_transposed ? CUBLAS_OP_T : CUBLAS_OP_N);
+  describe(CUBLASLT_MATMUL_DESC_TRANSB, args.x_transposed ? CUBLAS_OP_T : CUBLAS_OP_N);
+  if (args.bias != nullptr) {
+    describe(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+    describe(CUBLASLT_MATMUL_DESC_BIAS_POINTER, args.bias);
+    describe(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, data_type(args.type));
+  }
+  const auto lay = [&](Layout& layout, Float type, std::int64_t rows, std::int64_t columns,
+                       std::int64_t stride) {
+    if (status.good()) {
+      status(cublasLtMatrixLayoutCreate(&layout.object, data_type(type),
+                                        static_cast<std::uint64_t>(columns),
+                                        static_cast<std::uint64_t>(rows), stride));
+    }
+  };
+  lay(w, args.type, args.w_transposed ? args.columns : args.depth,
+      args.w_transposed ? args.depth : args.columns, args.w_stride);
+  lay(x, args.type, args.x_transposed ? args.depth : args.rows,
+      args.x_transposed ? args.rows : args.depth, args.x_stride);
+  lay(y, args.y_type, args.rows, args.columns, args.y_stride);
+  if (!status.good()) return status.code();
+
+  const Key key = key_of(args);
+  auto known = cache_->algorithms.find(key);
+  if (known == cache_->algorithms.end()) {
+    Preference preference;
+    status(cublasLtMatmulPreferenceCreate(&preference.object));
+    if (!status.good()) return status.code();
+    status(cublasLtMatmulPreferenceSetAttribute(preference.object,
+                                                CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                                &cache_->bytes, sizeof cache_->bytes));
+    cublasLtMatmulHeuristicResult_t found;
+    int count = 0;
+    status(cublasLtMatmulAlgoGetHeuristic(cache_->handle, description.object, w.object, x.object,
+                                          y.object, y.object, preference.object, 1, &found,
+                                          &count));
+    if (status.good() && count == 0) status(CUBLAS_STATUS_NOT_SUPPORTED);
+    if (!status.good()) return status.code();
+    known = cache_->algorithms.emplace(key, found.algo).first;
+  }
+  status(cublasLtMatmul(cache_->handle, description.object, &args.alpha, args.w, w.object, args.x,
+                        x.object, &args.beta, args.y, y.object, args.y, y.object, &known->second,
+                        cache_->space, cache_->bytes, static_cast<cudaStream_t>(stream)));
+  return status.code();
+}
+
+const char* error_text(int error) {
+  if (error < DenseProducts::kStatus) return cudaGetErrorString(static_cast<cudaError_t>(error));
+  return cublasLtGetStatusString(static_cast<cublasStatus_t>(error - DenseProducts::kStatus));
+}
+
+}  // namespace lorapp::kernels::cuda

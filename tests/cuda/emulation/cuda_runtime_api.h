@@ -1,0 +1,3 @@
+// Nothing more than cuda_runtime.h here.
+#pragma once
+#include "cuda_runtime.h"

@@ -1,0 +1,353 @@
+// Products of many tokens through cuBLASLt, emulated or on a GPU, against sums in double: dense
+// ones, and a 4-bit weight with its low-rank term, forward and backward.
+#include "cuda/device_memory.hpp"
+#include "kernels/cuda_products.hpp"
+#include "kernels/dispatch.hpp"
+#include "kernels/float16.hpp"
+
+#include <lorapp/quant/nf4.hpp>
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+using namespace lorapp;
+using namespace lorapp::kernels;
+
+namespace {
+
+constexpr Codebook4 kBook = nf4_codebook();
+constexpr std::size_t kSpaceBytes = 1 << 20;
+
+std::vector<float> normal(std::int64_t n, unsigned seed, float scale = 1) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> distribution(0, scale);
+  std::vector<float> v(static_cast<std::size_t>(n));
+  for (float& each : v) each = distribution(random);
+  return v;
+}
+std::vector<std::uint16_t> halves(const std::vector<float>& v) {
+  std::vector<std::uint16_t> h;
+  for (const float each : v) h.push_back(f32_to_bf16(each));
+  return h;
+}
+
+// A matrix in double, row by row.
+struct Matrix {
+  std::int64_t rows, columns;
+  std::vector<double> data;
+  double& at(std::int64_t r, std::int64_t c) {
+    return data[static_cast<std::size_t>(r * columns + c)];
+  }
+  double at(std::int64_t r, std::int64_t c) const {
+    return data[static_cast<std::size_t>(r * columns + c)];
+  }
+};
+Matrix zeros(std::int64_t rows, std::int64_t columns) {
+  return {rows, columns, std::vector<double>(static_cast<std::size_t>(rows * columns))};
+}
+// The first `columns` of rows with a distance.
+Matrix matrix(const std::vector<std::uint16_t>& v,
+              std::int64_t rows,
+              std::int64_t columns,
+              std::int64_t stride) {
+  Matrix m = zeros(rows, columns);
+  for (std::int64_t r = 0; r < rows; ++r) {
+    for (std::int64_t c = 0; c < columns; ++c)
+      m.at(r, c) = bf16_to_f32(v[static_cast<std::size_t>(r * stride + c)]);
+  }
+  return m;
+}
+Matrix matrix(const std::vector<float>& v,
+              std::int64_t rows,
+              std::int64_t columns,
+              std::int64_t stride) {
+  Matrix m = zeros(rows, columns);
+  for (std::int64_t r = 0; r < rows; ++r) {
+    for (std::int64_t c = 0; c < columns; ++c)
+      m.at(r, c) = v[static_cast<std::size_t>(r * stride + c)];
+  }
+  return m;
+}
+Matrix transposed(const Matrix& a) {
+  Matrix t = zeros(a.columns, a.rows);
+  for (std::int64_t r = 0; r < a.rows; ++r) {
+    for (std::int64_t c = 0; c < a.columns; ++c) t.at(c, r) = a.at(r, c);
+  }
+  return t;
+}
+Matrix operator*(const Matrix& a, const Matrix& b) {
+  Matrix p = zeros(a.rows, b.columns);
+  for (std::int64_t r = 0; r < a.rows; ++r) {
+    for (std::int64_t k = 0; k < a.columns; ++k) {
+      for (std::int64_t c = 0; c < b.columns; ++c) p.at(r, c) += a.at(r, k) * b.at(k, c);
+    }
+  }
+  return p;
+}
+Matrix operator*(double s, Matrix a) {
+  for (double& each : a.data) each *= s;
+  return a;
+}
+Matrix operator+(Matrix a, const Matrix& b) {
+  for (std::size_t i = 0; i < a.data.size(); ++i) a.data[i] += b.data[i];
+  return a;
+}
+double error(const Matrix& found, const Matrix& expected) {
+  double squares = 0, all = 1e-30;
+  for (std::size_t i = 0; i < expected.data.size(); ++i) {
+    squares += (found.data[i] - expected.data[i]) * (found.data[i] - expected.data[i]);
+    all += expected.data[i] * expected.data[i];
+  }
+  return std::sqrt(squares / all);  // of the root mean squares; NaN compares as no number
+}
+
+template <class T>
+const T* all_of(test::Mirror& mirror, const std::vector<T>& v) {
+  return mirror.in(v.data(), static_cast<std::int64_t>(v.size()));
+}
+template <class T>
+T* all_of(test::Mirror& mirror, std::vector<T>& v) {
+  return mirror.out(v.data(), static_cast<std::int64_t>(v.size()));
+}
+
+}  // namespace
+
+TEST_SUITE("products by cuBLASLt") {
+  TEST_CASE(
+      "dense products in each order of their operands, with distances, beta and bias, are sums in "
+      "double") {
+    std::vector<std::uint8_t> space(kSpaceBytes);
+    test::Mirror memory;
+    cuda::DenseProducts products(all_of(memory, space), kSpaceBytes);
+    const std::int64_t m = 24, k = 40, n = 16, gap = 8;
+    for (const bool tx : {false, true}) {
+      for (const bool tw : {false, true}) {
+        for (const Float y_type : {Float::bf16, Float::f32}) {
+          for (const bool with_bias : {false, true}) {
+            if (with_bias && y_type == Float::f32) continue;
+            CAPTURE(tx);
+            CAPTURE(tw);
+            const std::int64_t xs = (tx ? m : k) + gap, ws = (tw ? k : n) + gap, ys = n + gap;
+            const auto x = halves(normal((tx ? k : m) * xs, 1)),
+                       w = halves(normal((tw ? n : k) * ws, 2));
+            const auto bias = halves(normal(n, 3));
+            std::vector<float> wide(static_cast<std::size_t>(m * ys), 2.0f);
+            auto narrow = halves(wide);
+            const float beta = with_bias ? 0.0f : 0.5f;
+            test::Mirror mirror;
+            void* y = y_type == Float::f32 ? static_cast<void*>(all_of(mirror, wide))
+                                           : all_of(mirror, narrow);
+            mirror.finish(products.multiply({.x = all_of(mirror, x),
+                                             .x_stride = xs,
+                                             .x_transposed = tx,
+                                             .w = all_of(mirror, w),
+                                             .w_stride = ws,
+                                             .w_transposed = tw,
+                                             .rows = m,
+                                             .depth = k,
+                                             .columns = n,
+                                             .type = Float::bf16,
+                                             .alpha = 1.5f,
+                                             .beta = beta,
+                                             .bias = with_bias ? all_of(mirror, bias) : nullptr,
+                                             .y = y,
+                                             .y_stride = ys,
+                                             .y_type = y_type},
+                                            nullptr));
+            const Matrix left = tx ? transposed(matrix(x, k, m, xs)) : matrix(x, m, k, xs);
+            const Matrix right = tw ? transposed(matrix(w, n, k, ws)) : matrix(w, k, n, ws);
+            Matrix expected = 1.5 * (left * right);
+            for (std::int64_t r = 0; r < m; ++r) {
+              for (std::int64_t c = 0; c < n; ++c) {
+                expected.at(r, c) +=
+                    with_bias ? bf16_to_f32(bias[static_cast<std::size_t>(c)]) : beta * 2.0;
+              }
+            }
+            const Matrix found =
+                y_type == Float::f32 ? matrix(wide, m, n, ys) : matrix(narrow, m, n, ys);
+            CHECK(error(found, expected) < (y_type == Float::f32 ? 1e-6 : 4e-3));
+            CHECK(wide[static_cast<std::size_t>(n)] == 2.0f);  // the gap
+            CHECK(narrow[static_cast<std::size_t>(n)] == f32_to_bf16(2.0f));
+          }
+        }
+      }
+    }
+  }
+
+  TEST_CASE("an algorithm is chosen once for a shape") {
+    std::vector<std::uint8_t> space(kSpaceBytes);
+    const auto x = halves(normal(64 * 64, 1));
+    std::vector<std::uint16_t> y(64 * 64);
+    test::Mirror mirror;
+    cuda::DenseProducts products(all_of(mirror, space), kSpaceBytes);
+    cuda::DenseProductArgs args{.x = all_of(mirror, x),
+                                .x_stride = 64,
+                                .w = all_of(mirror, x),
+                                .w_stride = 64,
+                                .rows = 64,
+                                .depth = 64,
+                                .columns = 64,
+                                .type = Float::bf16,
+                                .y = all_of(mirror, y),
+                                .y_stride = 64,
+                                .y_type = Float::bf16};
+    for (int i = 0; i < 3; ++i) REQUIRE(products.multiply(args, nullptr) == 0);
+    CHECK(products.shapes() == 1);
+    args.rows = 32;
+    REQUIRE(products.multiply(args, nullptr) == 0);
+    CHECK(products.shapes() == 2);
+    args.y_stride = 8;  // less than a row
+    CHECK(products.multiply(args, nullptr) >= cuda::DenseProducts::kStatus);
+    CHECK(!std::string(cuda::error_text(cuda::DenseProducts::kStatus + 15)).empty());
+  }
+
+  TEST_CASE(
+      "a 4-bit layer with a low-rank term, and all its gradients, are those of matrices in double "
+      "within bfloat16") {
+    for (const std::int64_t rank : {0, 3, 16, 70}) {
+      const std::int64_t rows = 48, columns = 128, tokens = 24, blocks = rows * columns / 64;
+      CAPTURE(rank);
+      std::mt19937 random(5);
+      std::vector<std::uint8_t> codes(static_cast<std::size_t>(rows * columns / 2));
+      for (std::uint8_t& each : codes) each = static_cast<std::uint8_t>(random());
+      std::vector<float> absmax(static_cast<std::size_t>(blocks), 0.05f);
+      const auto a = normal(rank * columns, 6, 0.1f), b = normal(rows * rank, 7, 0.1f);
+      const auto x = halves(normal(tokens * columns, 8)), dy = halves(normal(tokens * rows, 9)),
+                 bias = halves(normal(rows, 10));
+      const double scale = 2.0;
+
+      std::vector<std::uint8_t> space(kSpaceBytes);
+      test::Mirror mirror;
+      cuda::DenseProducts products(all_of(mirror, space), kSpaceBytes);
+      cuda::LinearWeight weight{};
+      weight.w.codes = all_of(mirror, codes);
+      weight.w.rows = rows, weight.w.columns = columns, weight.w.blocksize = 64,
+      weight.w.nested_blocksize = 1;
+      weight.w.value = kBook.value;
+      weight.w.absmax = all_of(mirror, absmax);
+      weight.w.via = Float::bf16;
+      if (rank > 0) weight.a = all_of(mirror, a), weight.b = all_of(mirror, b), weight.rank = rank;
+      weight.scale = 2.0f;
+      const std::int64_t r = weight.padding(), stride = weight.stride();
+      CHECK(r % 64 == 0);
+      // NaN everywhere: what is read before it is written shows.
+      const std::uint16_t nan = 0x7fc0;
+      std::vector<std::uint16_t> filled(static_cast<std::size_t>(weight.matrix_size()), nan),
+          x_and_u(static_cast<std::size_t>(tokens * stride), nan),
+          dy_and_v(static_cast<std::size_t>(tokens * (rows + r)), nan),
+          y(static_cast<std::size_t>(tokens * rows), nan),
+          dx(static_cast<std::size_t>(tokens * columns), nan);
+      std::vector<float> da(static_cast<std::size_t>(r * columns), std::nanf("")),
+          db(static_cast<std::size_t>(rows * r), std::nanf(""));
+      weight.matrix = all_of(mirror, filled);
+      std::uint16_t* kept = all_of(mirror, x_and_u);
+      int status = cuda::fill_matrix(weight, nullptr);
+      REQUIRE(status == 0);
+      status = cuda::linear_forward(products, weight,
+                                    {.x = all_of(mirror, x),
+                                     .tokens = tokens,
+                                     .x_stride = columns,
+                                     .bias = all_of(mirror, bias),
+                                     .x_and_u = kept,
+                                     .y = all_of(mirror, y),
+                                     .y_stride = rows},
+                                    nullptr);
+      REQUIRE(status == 0);
+      status = cuda::linear_backward(products, weight,
+                                     {.dy = all_of(mirror, dy),
+                                      .tokens = tokens,
+                                      .dy_stride = rows,
+                                      .dy_and_v = all_of(mirror, dy_and_v),
+                                      .x_and_u = kept,
+                                      .dx = all_of(mirror, dx),
+                                      .dx_stride = columns,
+                                      .da = all_of(mirror, da),
+                                      .db = all_of(mirror, db)},
+                                     nullptr);
+      mirror.finish(status);
+
+      std::vector<std::uint16_t> dense(static_cast<std::size_t>(rows * columns));
+      find_table("scalar")->dequantize_4bit({codes.data(), absmax.data(), rows * columns, 64,
+                                             kBook.value, Float::bf16, Float::bf16, dense.data()});
+      const Matrix w = matrix(dense, rows, columns, columns),
+                   mx = matrix(x, tokens, columns, columns), mdy = matrix(dy, tokens, rows, rows);
+      const Matrix ma = matrix(a, rank, columns, columns), mb = matrix(b, rows, rank, rank);
+      const Matrix u = scale * (mx * transposed(ma)), v = scale * (mdy * mb);
+      Matrix expected = mx * transposed(w) + u * transposed(mb);
+      for (std::int64_t t = 0; t < tokens; ++t) {
+        for (std::int64_t n = 0; n < rows; ++n)
+          expected.at(t, n) += bf16_to_f32(bias[static_cast<std::size_t>(n)]);
+      }
+      CHECK(error(matrix(y, tokens, rows, rows), expected) < 1e-2);
+      CHECK(error(matrix(dx, tokens, columns, columns), mdy * w + v * ma) < 1e-2);
+      if (rank == 0) continue;
+      CHECK(error(matrix(da, rank, columns, columns), transposed(v) * mx) < 1e-2);
+      CHECK(error(matrix(db, rows, rank, r), transposed(mdy) * u) < 1e-2);
+      for (std::int64_t i = rank * columns; i < r * columns; ++i)
+        CHECK(da[static_cast<std::size_t>(i)] == 0.0f);
+    }
+  }
+
+  TEST_CASE(
+      "the head and the loss in chunks are those of all logits at once, with no logits beyond a "
+      "chunk") {
+    const std::int64_t rows = 11, size = 64, vocabulary = 96;
+    const auto hidden = halves(normal(rows * size, 1)),
+               w = halves(normal(vocabulary * size, 2, 0.3f));
+    std::vector<std::int64_t> labels;
+    for (std::int64_t i = 0; i < rows; ++i) labels.push_back(i * 7 % vocabulary);
+    const double grad_scale = 0.125;
+    Matrix gradient =
+        matrix(hidden, rows, size, size) * transposed(matrix(w, vocabulary, size, size));
+    std::vector<double> losses;
+    for (std::int64_t r = 0; r < rows; ++r) {
+      double sum = 0;
+      const double picked = gradient.at(r, labels[static_cast<std::size_t>(r)]);
+      for (std::int64_t c = 0; c < vocabulary; ++c) sum += std::exp(gradient.at(r, c));
+      losses.push_back(std::log(sum) - picked);
+      for (std::int64_t c = 0; c < vocabulary; ++c) {
+        gradient.at(r, c) = grad_scale * (std::exp(gradient.at(r, c)) / sum -
+                                          (c == labels[static_cast<std::size_t>(r)] ? 1 : 0));
+      }
+    }
+    const Matrix dhidden = gradient * matrix(w, vocabulary, size, size);
+    for (const std::int64_t chunk : {1, 4, 11, 100}) {
+      for (const bool with_gradient : {true, false}) {
+        CAPTURE(chunk);
+        std::vector<std::uint8_t> space(kSpaceBytes);
+        std::vector<std::uint16_t> logits(
+            static_cast<std::size_t>(std::min(chunk, rows) * vocabulary)),
+            found(static_cast<std::size_t>(rows * size), 0x7fc0);
+        std::vector<float> largest(static_cast<std::size_t>(rows)), sum(largest), picked(largest);
+        test::Mirror mirror;
+        cuda::DenseProducts products(all_of(mirror, space), kSpaceBytes);
+        mirror.finish(cuda::head_loss(products,
+                                      {.hidden = all_of(mirror, hidden),
+                                       .rows = rows,
+                                       .size = size,
+                                       .weight = all_of(mirror, w),
+                                       .vocabulary = vocabulary,
+                                       .labels = all_of(mirror, labels),
+                                       .grad_scale = 0.125f,
+                                       .dhidden = with_gradient ? all_of(mirror, found) : nullptr,
+                                       .largest = all_of(mirror, largest),
+                                       .sum = all_of(mirror, sum),
+                                       .picked = all_of(mirror, picked),
+                                       .logits = all_of(mirror, logits)},
+                                      nullptr, chunk));
+        for (std::size_t r = 0; r < losses.size(); ++r) {
+          const double loss = std::log(double{sum[r]}) + double{largest[r]} - double{picked[r]};
+          CHECK(std::abs(loss - losses[r]) < 0.02 * (1 + losses[r]));
+        }
+        if (with_gradient) CHECK(error(matrix(found, rows, size, size), dhidden) < 1e-2);
+      }
+    }
+    CHECK(cuda::head_chunk(32000) == 2097);
+    CHECK(cuda::head_chunk(128256) * 128256 * 2 <= 128 << 20);
+  }
+}
