@@ -13,8 +13,8 @@ __device__ uint4 load_codes(const std::uint8_t* codes, std::int64_t byte, std::i
     return *reinterpret_cast<const uint4*>(p);
   }
   std::uint32_t words[4] = {0, 0, 0, 0};
-  for (int i = 0; i < DequantizeMap::kLaneBytes && byte + i < end; ++i) {
-    words[i / 4] |= static_cast<std::uint32_t>(p[i]) << (i % 4 * 8);
+  for (int i = 0; i < DequantizeMap::kLaneBytes; ++i) {
+    if (byte + i < end) words[i / 4] |= static_cast<std::uint32_t>(p[i]) << (i % 4 * 8);
   }
   return make_uint4(words[0], words[1], words[2], words[3]);
 }
@@ -33,7 +33,9 @@ __device__ Eight weights_of(std::uint32_t word, const float* table, float absmax
 
 template <class Via, class Out>
 __global__ void __launch_bounds__(kBlockThreads)
-    dequantize_kernel(DequantizeRowsArgs args, CodeValues values, int block_shift) {
+    dequantize_kernel(DequantizeRowsArgs args,
+                      const __grid_constant__ CodeValues values,
+                      int block_shift) {
   // Sixteen banks: whatever lanes ask for, no two of them want different words of one bank.
   __shared__ float table[16];
   __shared__ uint4 codes[kBlockWarps][kWarpLanes];
@@ -65,10 +67,12 @@ __global__ void __launch_bounds__(kBlockThreads)
         store_eight<Out>(out + row * args.out_stride + column, run.count, x);
         continue;
       }
-      for (int i = 0; i < run.count; ++i) {  // on into the next rows
+      for (int i = 0; i < kRunElements; ++i) {  // on into the next rows
         const std::int64_t behind = column + i;
-        out[(row + behind / args.columns) * args.out_stride + behind % args.columns] =
-            Out::store(x.value[i]);
+        if (i < run.count) {
+          out[(row + behind / args.columns) * args.out_stride + behind % args.columns] =
+              Out::store(x.value[i]);
+        }
       }
     }
     __syncwarp();

@@ -43,14 +43,12 @@ __device__ inline float rounded(float x) {
   return T::load(T::store(x));
 }
 
-/// The elements of a run, as values.
+/// The elements of a run, as values. Loops over them have constant bounds: a register has no index.
 struct Eight {
   float value[kRunElements];
 };
 
-LORAPP_HD bool aligned_16(const void* p) {
-  return (reinterpret_cast<std::uintptr_t>(p) & 15) == 0;
-}
+LORAPP_HD bool aligned_16(const void* p) { return (reinterpret_cast<std::uintptr_t>(p) & 15) == 0; }
 
 /// Elements p[0] to p[count - 1], zeros behind them.
 template <class T>
@@ -96,7 +94,9 @@ __device__ inline void store_eight(typename T::Storage* p, int count, const Eigh
     }
     return;
   }
-  for (int i = 0; i < count; ++i) p[i] = T::store(x.value[i]);
+  for (int i = 0; i < kRunElements; ++i) {
+    if (i < count) p[i] = T::store(x.value[i]);
+  }
 }
 
 inline constexpr unsigned kWholeWarp = 0xffffffffu;

@@ -30,7 +30,9 @@ __device__ void store_codes(std::uint8_t* p, int count, std::uint32_t word) {
 
 template <class T>
 __global__ void __launch_bounds__(kBlockThreads)
-    quantize_kernel(QuantizeArgs args, Codebook4 book, unsigned long long* first_not_finite) {
+    quantize_kernel(QuantizeArgs args,
+                    const __grid_constant__ Codebook4 book,
+                    unsigned long long* first_not_finite) {
   const Place at = here();
   const QuantizeMap map{args.n, args.blocksize};
   const auto* x = static_cast<const typename T::Storage*>(args.x);
@@ -77,7 +79,9 @@ __global__ void __launch_bounds__(kBlockThreads)
 }
 
 __global__ void __launch_bounds__(kBlockThreads)
-    quantize_nested_kernel(NestedQuantizeArgs args, DynamicMap values, const float* offset) {
+    quantize_nested_kernel(NestedQuantizeArgs args,
+                           const __grid_constant__ DynamicMap values,
+                           const float* offset) {
   __shared__ DynamicMap shared;
   const Place at = here();
   for (int i = at.thread; i < 256; i += kBlockThreads) shared.value[i] = values.value[i];

@@ -47,7 +47,9 @@ __device__ TokenPart token_at(const SmallProductArgs& args,
 
 template <int Tiles>
 __global__ void __launch_bounds__(kBlockThreads)
-    small_product_kernel(SmallProductArgs args, CodeValues values, int block_shift) {
+    small_product_kernel(SmallProductArgs args,
+                         const __grid_constant__ CodeValues values,
+                         int block_shift) {
   __shared__ Shared shared;
   const Place at = here();
   const Map map{args.rows, args.columns};

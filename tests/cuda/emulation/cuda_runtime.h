@@ -13,7 +13,7 @@
 #define __device__
 #define __host__
 #define __shared__ static  // kept from block to block: uninitialized memory is never seen as such
-#define __restrict__
+#define __grid_constant__
 #define __launch_bounds__(...)
 
 struct dim3 {
