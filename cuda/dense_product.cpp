@@ -14,25 +14,31 @@ cudaDataType_t data_type(Float type) {
   return type == Float::bf16 ? CUDA_R_16BF : type == Float::f16 ? CUDA_R_16F : CUDA_R_32F;
 }
 
+// The power of two that an address is a multiple of, as far as cuBLASLt asks.
+std::uint32_t alignment_of(const void* p) {
+  const auto address = reinterpret_cast<std::uintptr_t>(p);
+  std::uint32_t alignment = 256;
+  while (address % alignment != 0) alignment /= 2;
+  return alignment;
+}
+
 // What the choice of an algorithm depends on.
-using Key = std::array<std::int64_t, 12>;
+using Key = std::array<std::int64_t, 13>;
 
 Key key_of(const DenseProductArgs& args) {
-  const auto low_bits = [](const void* p) {  // algorithms differ in the alignment that they want
-    return static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(p) & 15);
-  };
   return {args.rows,
           args.depth,
           args.columns,
           args.x_stride,
           args.w_stride,
           args.y_stride,
-          (args.x_transposed ? 1 : 0) + (args.w_transposed ? 2 : 0),
+          (args.x_transposed ? 1 : 0) + (args.w_transposed ? 2 : 0) + (args.beta != 0.0f ? 4 : 0),
           static_cast<std::int64_t>(args.type) * 4 + static_cast<std::int64_t>(args.y_type),
+          alignment_of(args.x),
+          alignment_of(args.w),
+          alignment_of(args.y),
           args.bias != nullptr,
-          low_bits(args.x) * 16 + low_bits(args.w),
-          low_bits(args.y) * 16 + low_bits(args.bias),
-          args.beta != 0.0f};
+          alignment_of(args.bias)};
 }
 
 // Objects of cuBLASLt that go when their scope ends.
@@ -123,9 +129,18 @@ int DenseProducts::multiply(const DenseProductArgs& args, void* stream) {
     Preference preference;
     status(cublasLtMatmulPreferenceCreate(&preference.object));
     if (!status.good()) return status.code();
-    status(cublasLtMatmulPreferenceSetAttribute(preference.object,
-                                                CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-                                                &cache_->bytes, sizeof cache_->bytes));
+    const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
+      if (status.good()) {
+        status(cublasLtMatmulPreferenceSetAttribute(preference.object, attribute, &value,
+                                                    sizeof value));
+      }
+    };
+    prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, cache_->bytes);
+    // Without these it counts on multiples of 256 bytes.
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment_of(args.w));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(args.x));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment_of(args.y));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment_of(args.y));
     cublasLtMatmulHeuristicResult_t found;
     int count = 0;
     status(cublasLtMatmulAlgoGetHeuristic(cache_->handle, description.object, w.object, x.object,

@@ -109,11 +109,17 @@ cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t prefer
   delete preference;
   return CUBLAS_STATUS_SUCCESS;
 }
-cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t,
-                                                    cublasLtMatmulPreferenceAttributes_t,
-                                                    const void*,
+cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
+                                                    cublasLtMatmulPreferenceAttributes_t attribute,
+                                                    const void* value,
                                                     std::size_t size) {
-  return size == sizeof(std::size_t) ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
+  if (attribute == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES) {
+    return size == sizeof(std::size_t) ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
+  }
+  if (size != sizeof(std::uint32_t)) return CUBLAS_STATUS_INVALID_VALUE;
+  std::memcpy(&preference->alignment[attribute - CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES], value,
+              size);
+  return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t,
                                               cublasLtMatmulDesc_t what,
@@ -121,13 +127,16 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t,
                                               cublasLtMatrixLayout_t b,
                                               cublasLtMatrixLayout_t,
                                               cublasLtMatrixLayout_t d,
-                                              cublasLtMatmulPreference_t,
+                                              cublasLtMatmulPreference_t preference,
                                               int requested,
                                               cublasLtMatmulHeuristicResult_t* results,
                                               int* found) {
   Sizes sizes;
   *found = requested > 0 && sizes_of(*what, *a, *b, *d, sizes) ? 1 : 0;
-  if (*found > 0) results[0] = {};
+  if (*found > 0) {
+    results[0] = {};
+    for (int i = 0; i < 4; ++i) results[0].algo.data[i] = preference->alignment[i];
+  }
   return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle,
@@ -150,6 +159,12 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle,
   if (handle == nullptr || algorithm == nullptr || c != d || lc != ld ||
       !sizes_of(*what, *la, *lb, *ld, sizes))
     return CUBLAS_STATUS_INVALID_VALUE;
+  const void* operands[4] = {a, b, c, d};
+  for (int i = 0; i < 4; ++i) {  // an algorithm reads as its choice was told that it may
+    if (reinterpret_cast<std::uintptr_t>(operands[i]) % algorithm->data[i] != 0) {
+      return CUBLAS_STATUS_INVALID_VALUE;
+    }
+  }
   const float scale = *static_cast<const float*>(alpha), keep = *static_cast<const float*>(beta);
   const auto at = [](const cublasLtMatrixLayoutOpaque& layout, std::uint64_t row,
                      std::uint64_t column) {
