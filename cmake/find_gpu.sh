@@ -3,5 +3,9 @@ nvcc=$(command -v nvcc || true)
 for folder in "${CUDA_HOME:-}" "${CUDA_PATH:-}" /usr/local/cuda; do
   if [ -z "$nvcc" ] && [ -n "$folder" ] && [ -x "$folder/bin/nvcc" ]; then nvcc=$folder/bin/nvcc; fi
 done
-arch=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d .) || arch=
+# CUDA's first GPU, of those that are visible, as nvidia-smi numbers them.
+export CUDA_DEVICE_ORDER=PCI_BUS_ID
+first=${CUDA_VISIBLE_DEVICES-0}
+arch=$(nvidia-smi -i "${first%%,*}" --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | sed -n 1p | tr -d .) || arch=
+case $arch in '' | *[!0-9]*) arch= ;; esac
 case $arch in 90 | 100 | 103) arch=${arch}a ;; esac

@@ -1,14 +1,24 @@
 // The scale of a block of 4-bit weights, plain or nested.
 #pragma once
 
+#include "kernels/tile_map.hpp"
+
 #include <lorapp/quant/double_quant.hpp>
 
 #include <cuda_runtime.h>
 
 namespace lorapp::kernels::cuda {
 
-/// Of DequantizeRowsArgs and its like. Blocks are counted in 32 bits, which divide fast; launchers
-/// see to it.
+/// Whether the blocks of DequantizeRowsArgs and its like can be counted in 32 bits, which divide
+/// fast, and their nested ones too. Launchers see to it.
+template <class Args>
+bool blocks_fit(const Args& args) {
+  constexpr std::int64_t kMost = 0xffffffff;
+  return is_blocksize(args.blocksize) && args.rows * args.columns / args.blocksize <= kMost &&
+         (args.absmax != nullptr || (args.nested_blocksize > 0 && args.nested_blocksize <= kMost));
+}
+
+/// The scale of a block of them.
 template <class Args>
 __device__ float absmax_of(const Args& args, std::uint32_t block) {
   if (args.absmax != nullptr) return args.absmax[block];

@@ -4,6 +4,7 @@
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <array>
 #include <map>
 
@@ -72,14 +73,19 @@ class Status {
 }  // namespace
 
 struct DenseProducts::Cache {
-  void* space;
-  std::size_t bytes;
+  void* space = nullptr;
+  std::size_t bytes = 0;
   cublasLtHandle_t handle = nullptr;
   std::map<Key, cublasLtMatmulAlgo_t> algorithms;
 };
 
-DenseProducts::DenseProducts(void* space, std::size_t bytes)
-    : cache_(new Cache{space, bytes, nullptr, {}}) {}
+DenseProducts::DenseProducts(void* space, std::size_t bytes) : cache_(new Cache) {
+  // cuBLASLt wants a multiple of 256 bytes.
+  const std::size_t past = reinterpret_cast<std::uintptr_t>(space) % 256;
+  const std::size_t skipped = past == 0 ? 0 : std::min(256 - past, bytes);
+  cache_->space = static_cast<char*>(space) + skipped;
+  cache_->bytes = bytes - skipped;
+}
 
 DenseProducts::~DenseProducts() {
   if (cache_->handle != nullptr) cublasLtDestroy(cache_->handle);
@@ -91,6 +97,9 @@ std::size_t DenseProducts::shapes() const { return cache_->algorithms.size(); }
 // yᵀ = op(w)ᵀ · op(x)ᵀ.
 int DenseProducts::multiply(const DenseProductArgs& args, void* stream) {
   if (args.rows == 0 || args.columns == 0) return 0;
+  const bool fits = args.depth > 0 && (args.bias == nullptr ||
+                                       (args.type == args.y_type && alignment_of(args.bias) >= 16));
+  if (!fits) return cudaErrorInvalidValue;
   Status status;
   if (cache_->handle == nullptr) status(cublasLtCreate(&cache_->handle));
   Description description;

@@ -87,9 +87,8 @@ int dequantize_4bit(const DequantizeRowsArgs& args, void* stream) {
   // Rounding twice to one type is rounding once.
   const Float via = args.via == args.out_type ? Float::f32 : args.via;
   const std::int64_t n = args.rows * args.columns, grid = DequantizeMap{n}.grid();
+  if (!blocks_fit(args)) return cudaErrorInvalidValue;
   const int shift = log2_of(args.blocksize);
-  if (n >> shift > 0xffffffffll || args.nested_blocksize > 0xffffffffll)
-    return cudaErrorInvalidValue;
   return with_type(args.out_type, [&](auto out) {
     return with_type(via, [&](auto rounded_to) {
       return launch(&dequantize_kernel<decltype(rounded_to), decltype(out)>, grid, stream, args,

@@ -43,11 +43,8 @@ __global__ void __launch_bounds__(kBlockThreads)
   if (at.thread == 0) *total = sum;
 }
 
-// What clip_grad_norm_ of torch multiplies gradients by.
 __device__ float clip_of(const NormClip& clip) {
-  const float norm = static_cast<float>(sqrt(*clip.squares));
-  const float factor = clip.max_norm / (norm + 1e-6f);
-  return factor < 1.0f ? factor : 1.0f;
+  return static_cast<float>(clip_factor(sqrt(*clip.squares), clip.max_norm));
 }
 
 __global__ void __launch_bounds__(kBlockThreads) adamw_kernel(AdamWArgs args, NormClip clip) {

@@ -29,7 +29,7 @@ int place_rows(const std::uint16_t* from,
                std::int64_t rows,
                std::int64_t size,
                void* stream) {
-  if (from == to && from_stride == to_stride) return 0;
+  if (from == to) return from_stride == to_stride ? 0 : cudaErrorInvalidValue;
   return convert_rows(
       {from, Float::bf16, from_stride, rows, size, to, Float::bf16, to_stride, rows, size}, stream);
 }
@@ -116,6 +116,16 @@ int linear_backward(DenseProducts& products,
                      stride = weight.stride();
   const std::int64_t with_v = rows + r;
   Launches launches;
+  if (args.tokens == 0) {  // sums of nothing
+    const auto clear = [&](float* out, std::int64_t out_rows, std::int64_t size) {
+      if (out == nullptr) return 0;
+      return convert_rows({out, Float::f32, size, 0, size, out, Float::f32, size, out_rows, size},
+                          stream);
+    };
+    return launches.then([&] { return clear(args.da, r, columns); })
+        .then([&] { return clear(args.db, rows, r); })
+        .error();
+  }
   if (r > 0) {
     launches
         .then([&] {

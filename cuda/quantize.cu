@@ -122,6 +122,7 @@ __global__ void __launch_bounds__(kBlockThreads)
 }  // namespace
 
 int quantize_4bit(const QuantizeArgs& args, unsigned long long* first_not_finite, void* stream) {
+  if (!is_blocksize(args.blocksize)) return cudaErrorInvalidValue;
   return with_type(args.x_type, [&](auto type) {
     return launch(&quantize_kernel<decltype(type)>, QuantizeMap{args.n, args.blocksize}.grid(),
                   stream, args, *args.book, first_not_finite);
@@ -129,15 +130,18 @@ int quantize_4bit(const QuantizeArgs& args, unsigned long long* first_not_finite
 }
 
 int mean(const float* x, std::int64_t n, float* result, void* stream) {
+  if (n <= 0) return cudaErrorInvalidValue;
   return launch(&mean_kernel, 1, stream, x, n, result);
 }
 
 int quantize_nested(const NestedQuantizeArgs& args, const float* offset, void* stream) {
+  if (!is_blocksize(args.blocksize)) return cudaErrorInvalidValue;
   return launch(&quantize_nested_kernel, QuantizeMap{args.n, args.blocksize}.grid(), stream, args,
                 *args.map, offset);
 }
 
 int expand_nested(const NestedExpandArgs& args, const float* offset, void* stream) {
+  if (args.blocksize <= 0) return cudaErrorInvalidValue;
   return launch(&expand_nested_kernel, ElementMap{args.n}.grid(), stream, args, offset);
 }
 

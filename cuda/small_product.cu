@@ -156,10 +156,9 @@ __global__ void __launch_bounds__(kBlockThreads) low_rank_kernel(LowRankRowsArgs
 
 int small_product(const SmallProductArgs& args, void* stream) {
   const bool fits = args.tokens >= 0 && args.tokens <= Map::kMostTokens &&
-                    args.columns % Map::kChunk == 0 && args.blocksize % Map::kChunk == 0 &&
+                    args.columns % Map::kChunk == 0 && is_blocksize(args.blocksize, Map::kChunk) &&
                     args.columns % args.blocksize == 0 && aligned_16(args.x) &&
-                    aligned_16(args.codes) &&
-                    args.rows * args.columns / args.blocksize <= 0xffffffffll;
+                    aligned_16(args.codes) && blocks_fit(args);
   if (!fits) return cudaErrorInvalidValue;
   if (args.tokens == 0) return cudaSuccess;
   if (args.tokens <= 8) return start<1>(args, stream);

@@ -11,7 +11,7 @@ void dequantizing(const float* map) {
   std::vector<std::uint16_t*> out;
   for (int i = 0; i < 4; ++i) out.push_back(device_buffer<std::uint16_t>(w.rows * w.columns));
   report("dequantize 4096×14336, nested scales, to bf16", 0.90,
-         w.bytes() + 2.0 * static_cast<double>(w.rows * w.columns), [&](int i) {
+         w.bytes() + 2.0 * static_cast<double>(w.rows * w.columns), [&](int i, void* stream) {
            const auto k = static_cast<std::size_t>(i % w.copies);
            cuda::DequantizeRowsArgs args{};
            args.codes = w.codes[k];
@@ -27,7 +27,7 @@ void dequantizing(const float* map) {
            args.via = args.out_type = Float::bf16;
            args.out = out[static_cast<std::size_t>(i % 4)];
            args.out_stride = w.columns;
-           return cuda::dequantize_4bit(args, nullptr);
+           return cuda::dequantize_4bit(args, stream);
          });
 }
 
@@ -40,47 +40,49 @@ void elementwise() {
   auto* y = device_buffer<std::uint16_t>(wide);
   auto* scale = device_buffer<float>(kTokens);
   const auto bytes = [](std::int64_t elements) { return 2.0 * static_cast<double>(elements); };
-  report("RMSNorm, 8192 × 4096", 0.85, bytes(2 * n), [&](int) {
-    return cuda::rms_norm({x, Float::bf16, kTokens, kHidden, weight, 1e-5f, y, scale}, nullptr);
+  report("RMSNorm, 8192 × 4096", 0.85, bytes(2 * n), [&](int, void* stream) {
+    return cuda::rms_norm({x, Float::bf16, kTokens, kHidden, weight, 1e-5f, y, scale}, stream);
   });
-  report("RMSNorm, gradient", 0.85, bytes(3 * n), [&](int) {
+  report("RMSNorm, gradient", 0.85, bytes(3 * n), [&](int, void* stream) {
     return cuda::rms_norm_backward(
-        {x, Float::bf16, kTokens, kHidden, weight, scale, dy, y, nullptr}, nullptr);
+        {x, Float::bf16, kTokens, kHidden, weight, scale, dy, y, nullptr}, stream);
   });
   const std::uint16_t *cos = random_bf16(kTokens * 64), *sin = random_bf16(kTokens * 64);
-  report("rotation, 8192 × 32 × 128", 0.85, bytes(2 * n), [&](int) {
+  report("rotation, 8192 × 32 × 128", 0.85, bytes(2 * n), [&](int, void* stream) {
     return cuda::rotate({x, Float::bf16, kTokens, 32, 128, kHidden, 128, cos, sin, false, y},
-                        nullptr);
+                        stream);
   });
-  report("SwiGLU, 8192 × 14336", 0.85, bytes(3 * wide), [&](int) {
-    return cuda::swiglu({x, up, Float::bf16, wide, y}, nullptr);
+  report("SwiGLU, 8192 × 14336", 0.85, bytes(3 * wide), [&](int, void* stream) {
+    return cuda::swiglu({x, up, Float::bf16, wide, y}, stream);
   });
   auto* dgate = device_buffer<std::uint16_t>(wide);
-  report("SwiGLU, gradients", 0.85, bytes(5 * wide), [&](int) {
-    return cuda::swiglu_backward({x, up, dy, Float::bf16, wide, dgate, y}, nullptr);
+  report("SwiGLU, gradients", 0.85, bytes(5 * wide), [&](int, void* stream) {
+    return cuda::swiglu_backward({x, up, dy, Float::bf16, wide, dgate, y}, stream);
   });
-  report("dropout, 8192 × 4096", 0.85, bytes(2 * n), [&](int) {
-    return cuda::dropout({x, Float::bf16, n, 7, 0, 0x20000000u, 1.142857f, y}, nullptr);
+  report("dropout, 8192 × 4096", 0.85, bytes(2 * n), [&](int, void* stream) {
+    return cuda::dropout({x, Float::bf16, n, 7, 0, 0x20000000u, 1.142857f, y}, stream);
   });
   std::vector<std::int64_t> labels(kLabelled, 5);
   const std::int64_t* label = on_device(labels);
   float *largest = device_buffer<float>(kLabelled), *sum = device_buffer<float>(kLabelled),
         *picked = device_buffer<float>(kLabelled);
-  report("loss and its gradient, 2048 × 32000", 0.85, bytes(2 * kLabelled * kVocab), [&](int) {
-    return cuda::cross_entropy(
-        {y, Float::bf16, kLabelled, kVocab, label, true, 1e-3f, largest, sum, picked, nullptr},
-        nullptr);
-  });
+  report("loss and its gradient, 2048 × 32000", 0.85, bytes(2 * kLabelled * kVocab),
+         [&](int, void* stream) {
+           return cuda::cross_entropy({y, Float::bf16, kLabelled, kVocab, label, true, 1e-3f,
+                                       largest, sum, picked, nullptr},
+                                      stream);
+         });
   constexpr std::int64_t kParameters = 42'000'000;  // r = 16 on all linear layers of Mistral-7B
   float *p = random_f32(kParameters), *g = random_f32(kParameters), *m = random_f32(kParameters),
         *v = device_buffer<float>(kParameters);
   check(cudaMemset(v, 0, kParameters * sizeof(float)), "memory");
   auto *partial = device_buffer<double>(cuda::kPartialSums), *squares = device_buffer<double>(1);
   const AdamWStep step{1.0f, 0.999f, 0.1f, 0.001f, 0.03f, 1e-6f, 1e-8f, 1.0f};
-  report("norm of gradients, 42 M", 0.85, 4.0 * kParameters,
-         [&](int) { return cuda::sum_of_squares(g, kParameters, partial, squares, nullptr); });
-  report("AdamW with clipping, 42 M", 0.85, 28.0 * kParameters, [&](int) {
-    return cuda::adamw({p, g, m, v, kParameters, step}, {squares, 1.0f}, nullptr);
+  report("norm of gradients, 42 M", 0.85, 4.0 * kParameters, [&](int, void* stream) {
+    return cuda::sum_of_squares(g, kParameters, partial, squares, stream);
+  });
+  report("AdamW with clipping, 42 M", 0.85, 28.0 * kParameters, [&](int, void* stream) {
+    return cuda::adamw({p, g, m, v, kParameters, step}, {squares, 1.0f}, stream);
   });
 }
 

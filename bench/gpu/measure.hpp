@@ -1,6 +1,6 @@
 // What the GPU benchmarks share: device memory, random operands, times of calls, rows of the table.
-// Buffers are random and rotate, so that no cache keeps them; a figure is the median of its
-// repetitions.
+// Weights rotate among copies that no cache holds together; other operands are larger than a cache,
+// or as small as they are in use.
 #pragma once
 
 #include "kernels/cuda_products.hpp"
@@ -62,27 +62,44 @@ inline float* random_f32(std::int64_t count) {
   return random_buffer<float>(count, 0x80ffffff80ffffffull, 0x3f0000003f000000ull);
 }
 
-// Seconds of one call, which gets the number of its buffers; the median of nine times.
-inline double seconds_of(const std::function<int(int)>& call, const std::string& what) {
+/// What is measured: starts the work of one call, which gets the number of its buffers, on a
+/// stream.
+using Call = std::function<int(int, void*)>;
+
+// Seconds of one call, the median of nine times 20 of them: in a graph, so that short kernels do
+// not wait for the host.
+inline double seconds_of(const Call& call, const std::string& what) {
   constexpr int kWarmups = 3, kTimes = 9, kCalls = 20;
+  cudaStream_t stream;
   cudaEvent_t begin, end;
+  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "a stream");
   check(cudaEventCreate(&begin), "an event");
   check(cudaEventCreate(&end), "an event");
-  int buffer = 0;
-  for (int i = 0; i < kWarmups; ++i) check(call(buffer++), what);
+  for (int i = 0; i < kWarmups; ++i) check(call(i, stream), what);
+  check(cudaStreamSynchronize(stream), what);
+  cudaGraph_t graph;
+  cudaGraphExec_t calls;
+  check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "a capture");
+  for (int i = 0; i < kCalls; ++i) check(call(i, stream), what);
+  check(cudaStreamEndCapture(stream, &graph), "a capture");
+  check(cudaGraphInstantiate(&calls, graph, 0), "a graph");
+  check(cudaGraphLaunch(calls, stream), what);
   std::vector<float> times;
   for (int time = 0; time < kTimes; ++time) {
-    check(cudaEventRecord(begin), "an event");
-    for (int i = 0; i < kCalls; ++i) check(call(buffer++), what);
-    check(cudaEventRecord(end), "an event");
+    check(cudaEventRecord(begin, stream), "an event");
+    check(cudaGraphLaunch(calls, stream), what);
+    check(cudaEventRecord(end, stream), "an event");
     check(cudaEventSynchronize(end), what);
     float milliseconds = 0;
     check(cudaEventElapsedTime(&milliseconds, begin, end), "an event");
     times.push_back(milliseconds / 1000 / kCalls);
   }
   std::nth_element(times.begin(), times.begin() + kTimes / 2, times.end());
+  check(cudaGraphExecDestroy(calls), "a graph");
+  check(cudaGraphDestroy(graph), "a graph");
   check(cudaEventDestroy(begin), "an event");
   check(cudaEventDestroy(end), "an event");
+  check(cudaStreamDestroy(stream), "a stream");
   return static_cast<double>(times[kTimes / 2]);
 }
 
@@ -92,15 +109,15 @@ inline double copy_bandwidth() {
   static std::uint8_t *from = random_buffer<std::uint8_t>(kBytes),
                       *to = device_buffer<std::uint8_t>(kBytes);
   const double seconds = seconds_of(
-      [&](int) { return cudaMemcpyAsync(to, from, kBytes, cudaMemcpyDeviceToDevice, nullptr); },
+      [&](int, void* stream) {
+        return cudaMemcpyAsync(to, from, kBytes, cudaMemcpyDeviceToDevice,
+                               static_cast<cudaStream_t>(stream));
+      },
       "copy");
   return 2.0 * static_cast<double>(kBytes) / seconds;
 }
 
-inline void report(const std::string& work,
-                   double least,
-                   double bytes,
-                   const std::function<int(int)>& call) {
+inline void report(const std::string& work, double least, double bytes, const Call& call) {
   const double before = copy_bandwidth(), seconds = seconds_of(call, work);
   const double ceiling = (before + copy_bandwidth()) / 2, rate = bytes / seconds;
   std::printf("| %s | ≥ %.0f %% of copying | %.0f %% (%.1f µs, %.0f of %.0f GB/s) | %s |\n",

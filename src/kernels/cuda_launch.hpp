@@ -108,11 +108,11 @@ inline constexpr std::int64_t kPartialSums = SumMap::kBlocks;
 /// *total = Σ x², in double, in an order that does not depend on the GPU.
 int sum_of_squares(const float* x, std::int64_t n, double* partial, double* total, void* stream);
 
-/// Gradients are multiplied by min(1, max_norm / (√squares + 1e-6)), as torch's clip_grad_norm_
-/// does, where `squares` is not null; else by AdamWStep::clip.
+/// Gradients are multiplied by clip_factor(√squares, max_norm) where `squares` is not null; else by
+/// AdamWStep::clip.
 struct NormClip {
   const double* squares = nullptr;
-  float max_norm = 0;
+  double max_norm = 0;
 };
 int adamw(const AdamWArgs& args, const NormClip& clip, void* stream);
 

@@ -21,18 +21,18 @@ struct DenseProductArgs {
   const void* w;  // [depth, columns], or [columns, depth] with w_transposed
   std::int64_t w_stride;
   bool w_transposed = false;
-  std::int64_t rows, depth, columns;
-  Float type;  // of x, w and bias
+  std::int64_t rows, depth, columns;  // depth at least 1
+  Float type;                         // of x and w
   float alpha = 1.0f;
   float beta = 0.0f;
-  const void* bias = nullptr;  // [columns]
+  const void* bias = nullptr;  // [columns], at a multiple of 16 bytes; then y_type is type
   void* y;                     // [rows, columns]
   std::int64_t y_stride;
   Float y_type;
 };
 
-/// cuBLASLt with the algorithms that it chose for shapes seen before. Not for two threads at a
-/// time.
+/// cuBLASLt with the algorithms that it chose for shapes seen before: for one device, and for one
+/// thread and stream at a time, whose products share `space`.
 class DenseProducts {
  public:
   /// `space`: device memory of `bytes` that products may write to; it outlives this object.
@@ -128,10 +128,10 @@ struct HeadLossArgs {
   std::uint16_t* logits;  // [head_chunk(vocabulary), vocabulary]
 };
 
-/// Rows whose logits exist at a time: 128 MiB of them.
+/// Rows whose logits exist at a time: 128 MiB of them, in whole tiles of 128 rows where they fit.
 LORAPP_HD std::int64_t head_chunk(std::int64_t vocabulary) {
   const std::int64_t rows = (std::int64_t{128} << 20) / (2 * vocabulary);
-  return rows > 0 ? rows : 1;
+  return rows >= 128 ? rows / 128 * 128 : rows > 0 ? rows : 1;
 }
 
 /// `chunk` rows at a time (0: head_chunk).

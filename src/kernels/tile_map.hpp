@@ -42,6 +42,11 @@ LORAPP_HD int log2_of(std::int64_t x) {
   return shift;
 }
 
+/// Blocks of weights: a power of two, at least `least`.
+LORAPP_HD bool is_blocksize(std::int64_t blocksize, std::int64_t least = 32) {
+  return blocksize >= least && (blocksize & (blocksize - 1)) == 0;
+}
+
 /// Quantizing to 4 bits: `lanes` neighbouring threads share a block of weights, and take a run each
 /// in every step. `blocksize` is a power of two, at least 32.
 struct QuantizeMap {

@@ -347,7 +347,52 @@ TEST_SUITE("products by cuBLASLt") {
         if (with_gradient) CHECK(error(matrix(found, rows, size, size), dhidden) < 1e-2);
       }
     }
-    CHECK(cuda::head_chunk(32000) == 2097);
+    CHECK(cuda::head_chunk(32000) == 2048);
     CHECK(cuda::head_chunk(128256) * 128256 * 2 <= 128 << 20);
+  }
+
+  TEST_CASE("no tokens give no results and gradients of zero; rows in place keep their distance") {
+    std::vector<std::uint8_t> space(kSpaceBytes);
+    std::vector<std::uint16_t> buffer(4096);
+    std::vector<float> da(64 * 64, 1.0f), db(32 * 64, 1.0f);
+    test::Mirror mirror;
+    cuda::DenseProducts products(all_of(mirror, space), kSpaceBytes);
+    std::uint16_t* place = all_of(mirror, buffer);
+    cuda::LinearWeight weight{};
+    weight.w.rows = 32, weight.w.columns = 64;
+    weight.a = weight.b = reinterpret_cast<const float*>(place);
+    weight.rank = 4;
+    weight.matrix = place;
+    CHECK(cuda::linear_forward(products, weight,
+                               {.x = place,
+                                .tokens = 0,
+                                .x_stride = weight.stride(),
+                                .bias = nullptr,
+                                .x_and_u = place,
+                                .y = place,
+                                .y_stride = 32},
+                               nullptr) == 0);
+    mirror.finish(cuda::linear_backward(products, weight,
+                                        {.dy = place,
+                                         .tokens = 0,
+                                         .dy_stride = 96,
+                                         .dy_and_v = place,
+                                         .x_and_u = place,
+                                         .dx = place,
+                                         .dx_stride = 64,
+                                         .da = all_of(mirror, da),
+                                         .db = all_of(mirror, db)},
+                                        nullptr));
+    CHECK(da == std::vector<float>(da.size()));
+    CHECK(db == std::vector<float>(db.size()));
+    CHECK(cuda::linear_forward(products, weight,
+                               {.x = place,
+                                .tokens = 2,
+                                .x_stride = 64,
+                                .bias = nullptr,
+                                .x_and_u = place,
+                                .y = place,
+                                .y_stride = 32},
+                               nullptr) != 0);
   }
 }

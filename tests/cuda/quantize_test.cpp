@@ -244,4 +244,22 @@ TEST_SUITE("emulated codecs") {
       }
     });
   }
+
+  TEST_CASE("block sizes that no map has are refused before anything is launched") {
+    std::vector<float> x(4096);
+    unsigned long long bad = ~0ull;
+    for (const std::int64_t blocksize : {0, 1, 16, 48, 96, -64}) {
+      Quantized out = room_for(4096, 1);
+      CAPTURE(blocksize);
+      CHECK(cuda::quantize_4bit(arguments(x.data(), Float::f32, 4096, blocksize, kBooks[0], out),
+                                &bad, nullptr) != 0);
+      cuda::DequantizeRowsArgs args{};
+      args.codes = out.codes.data(), args.absmax = out.absmax.data(), args.value = kBooks[0].value;
+      args.rows = 1, args.columns = args.out_stride = 4096, args.blocksize = blocksize,
+      args.out = x.data();
+      CHECK(cuda::dequantize_4bit(args, nullptr) != 0);
+      args.blocksize = 64, args.absmax = nullptr;  // nested, in blocks of none
+      CHECK(cuda::dequantize_4bit(args, nullptr) != 0);
+    }
+  }
 }

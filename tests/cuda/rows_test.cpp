@@ -128,10 +128,11 @@ TEST_SUITE("emulated rows") {
     const std::int64_t n = 9000;
     const auto g = normal(n, 6);
     const AdamWStep step{0.999f, 0.98f, 0.1f, 0.02f, 0.3f, 3e-3f, 1e-8f, 1.0f};
-    for (const float max_norm : {0.5f, 1e6f}) {
+    for (const double max_norm : {0.5, 1e6, 0.0}) {
       const double squares = cuda_table().sum_of_squares(g.data(), n);
       AdamWStep clipped = step;
-      clipped.clip = std::min(1.0f, max_norm / (static_cast<float>(std::sqrt(squares)) + 1e-6f));
+      clipped.clip = static_cast<float>(
+          max_norm > 0 ? std::min(1.0, max_norm / (std::sqrt(squares) + 1e-6)) : 1.0);
       auto p = normal(n, 7), m = normal(n, 8, 0.1f), v = std::vector<float>(g.size(), 0.5f);
       auto expected_p = p, expected_m = m, expected_v = v;
       scalar().adamw(

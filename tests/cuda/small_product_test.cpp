@@ -190,6 +190,8 @@ TEST_SUITE("emulated small products") {
     CHECK(run(1, 32, 64, 0) != 0);
     CHECK(run(1, 64, 32, 0) != 0);
     CHECK(run(1, 64, 128, 0) != 0);
+    CHECK(run(1, 192, 192, 0) != 0);
+    CHECK(run(1, 64, 0, 0) != 0);
     CHECK(run(1, 64, 64, 1) != 0);
     CHECK(run(0, 64, 64, 0) == 0);
   }

@@ -17,12 +17,6 @@
 
 namespace lorapp {
 
-/// What gradients of this norm are multiplied by, as torch.nn.utils.clip_grad_norm_ does; 1 where
-/// `max_norm` is 0.
-inline double clip_factor(double norm, double max_norm) {
-  return max_norm > 0 ? std::min(1.0, max_norm / (norm + 1e-6)) : 1.0;
-}
-
 /// True if transformers' Trainer applies weight decay to a parameter of this name: it is no bias
 /// and belongs to no norm.
 LORAPP_API bool has_weight_decay(const std::string& parameter_name);

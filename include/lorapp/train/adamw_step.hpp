@@ -8,6 +8,13 @@
 
 namespace lorapp {
 
+/// What gradients of this norm are multiplied by, as torch.nn.utils.clip_grad_norm_ does; 1 where
+/// `max_norm` is 0.
+LORAPP_HD double clip_factor(double norm, double max_norm) {
+  const double factor = max_norm > 0 ? max_norm / (norm + 1e-6) : 1.0;
+  return factor < 1.0 ? factor : 1.0;
+}
+
 /// The constants of one AdamW step for one element.
 struct AdamWStep {
   float decay;            ///< 1 − lr · weight_decay
