@@ -1,13 +1,20 @@
-// The scale of a block of 4-bit weights, plain or nested.
+// What 4-bit weights stand for: the values of codes, and the scale of a block, plain or nested.
 #pragma once
 
-#include "kernels/tile_map.hpp"
+#include "kernels/cuda_launch.hpp"
 
 #include <lorapp/quant/double_quant.hpp>
 
 #include <cuda_runtime.h>
 
 namespace lorapp::kernels::cuda {
+
+/// Sixteen values of the host's, to travel to device code.
+inline CodeValues code_values(const float* value) {
+  CodeValues values;
+  for (int i = 0; i < 16; ++i) values.value[i] = value[i];
+  return values;
+}
 
 /// Whether the blocks of DequantizeRowsArgs and its like can be counted in 32 bits, which divide
 /// fast, and their nested ones too. Launchers see to it.

@@ -19,7 +19,7 @@ __device__ uint4 load_codes(const std::uint8_t* codes, std::int64_t byte, std::i
   return make_uint4(words[0], words[1], words[2], words[3]);
 }
 
-// The eight weights of a word of codes, whose first element is `first`: all in one block.
+// The eight weights of a word of codes, all in one block.
 template <class Via>
 __device__ Eight weights_of(std::uint32_t word, const float* table, float absmax) {
   Eight x;
@@ -82,8 +82,6 @@ __global__ void __launch_bounds__(kBlockThreads)
 }  // namespace
 
 int dequantize_4bit(const DequantizeRowsArgs& args, void* stream) {
-  CodeValues values;
-  for (int i = 0; i < 16; ++i) values.value[i] = args.value[i];
   // Rounding twice to one type is rounding once.
   const Float via = args.via == args.out_type ? Float::f32 : args.via;
   const std::int64_t n = args.rows * args.columns, grid = DequantizeMap{n}.grid();
@@ -92,7 +90,7 @@ int dequantize_4bit(const DequantizeRowsArgs& args, void* stream) {
   return with_type(args.out_type, [&](auto out) {
     return with_type(via, [&](auto rounded_to) {
       return launch(&dequantize_kernel<decltype(rounded_to), decltype(out)>, grid, stream, args,
-                    values, shift);
+                    code_values(args.value), shift);
     });
   });
 }

@@ -141,6 +141,17 @@ __device__ inline void mma_bf16(float (&c)[4],
 #endif
 }
 
+/// The same in double, of which shuffles would take two; in halves.
+__device__ inline double sum_over_block(Place at, double x, double (&space)[kBlockThreads]) {
+  space[at.thread] = x;
+  for (int half = kBlockThreads / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (at.thread < half) space[at.thread] += space[at.thread + half];
+  }
+  __syncthreads();
+  return space[0];
+}
+
 // ---- launches, on the host ------------------------------------------------------------------
 
 template <class P>

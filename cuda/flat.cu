@@ -6,16 +6,6 @@
 namespace lorapp::kernels::cuda {
 namespace {
 
-__device__ double sum_over_block(Place at, double x, double (&space)[kBlockThreads]) {
-  space[at.thread] = x;
-  for (int half = kBlockThreads / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (at.thread < half) space[at.thread] += space[at.thread + half];
-  }
-  __syncthreads();
-  return space[0];
-}
-
 __global__ void __launch_bounds__(kBlockThreads)
     squares_kernel(const float* x, std::int64_t n, double* partial) {
   __shared__ double space[kBlockThreads];

@@ -7,6 +7,21 @@ namespace {
 
 __device__ float magnitude(float x) { return from_bits(bits_of(x) & 0x7fffffffu); }
 
+// What a block's values are scaled by, given their largest magnitude; a short last block is
+// divided.
+struct BlockScale {
+  bool whole;
+  float absmax, scale;
+
+  __device__ BlockScale(const QuantizeMap& map, Place at, float largest)
+      : whole((map.weight_block(at) + 1) * map.blocksize <= map.n),
+        absmax(whole ? largest : short_block_absmax(largest)),
+        scale(block_scale(absmax)) {}
+  __device__ float operator()(float x) const {
+    return whole ? x * scale : scale_in_short_block(x, absmax);
+  }
+};
+
 // A word of codes, of which the first `count` elements are there; a nibble behind them is the code
 // of 0, as far as its byte is written.
 template <class Encode>
@@ -47,15 +62,9 @@ __global__ void __launch_bounds__(kBlockThreads)
       largest = fmaxf(largest, magnitude(values.value[i]));
     }
   }
-  largest = max_over_lanes(largest, map.lanes());
-
-  const bool whole = (map.weight_block(at) + 1) * args.blocksize <= args.n;
-  const float absmax = whole ? largest : short_block_absmax(largest);
-  const float scale = block_scale(absmax);
-  if (map.writes_absmax(at)) args.absmax[map.weight_block(at)] = absmax;
-  const auto encode = [&](float value) {
-    return encode4(book, whole ? value * scale : scale_in_short_block(value, absmax));
-  };
+  const BlockScale scale(map, at, max_over_lanes(largest, map.lanes()));
+  if (map.writes_absmax(at)) args.absmax[map.weight_block(at)] = scale.absmax;
+  const auto encode = [&](float value) { return encode4(book, scale(value)); };
   for (int step = 0; step < map.steps(); ++step) {
     const Run run = map.run(at, step);
     const Eight values = load_eight<T>(x + run.first, run.count);
@@ -70,12 +79,8 @@ __global__ void __launch_bounds__(kBlockThreads)
   const Place at = here();
   double sum = 0.0;
   for (std::int64_t i = at.thread; i < n; i += kBlockThreads) sum += static_cast<double>(x[i]);
-  space[at.thread] = sum;
-  for (int half = kBlockThreads / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (at.thread < half) space[at.thread] += space[at.thread + half];
-  }
-  if (at.thread == 0) *mean = static_cast<float>(space[0] / static_cast<double>(n));
+  sum = sum_over_block(at, sum, space);
+  if (at.thread == 0) *mean = static_cast<float>(sum / static_cast<double>(n));
 }
 
 __global__ void __launch_bounds__(kBlockThreads)
@@ -94,18 +99,13 @@ __global__ void __launch_bounds__(kBlockThreads)
     const Eight x = load_eight<F32>(args.absmax + run.first, run.count);
     for (int i = 0; i < run.count; ++i) largest = fmaxf(largest, magnitude(x.value[i] - middle));
   }
-  largest = max_over_lanes(largest, map.lanes());
-  const bool whole = (map.weight_block(at) + 1) * args.blocksize <= args.n;
-  const float absmax = whole ? largest : short_block_absmax(largest);
-  const float scale = block_scale(absmax);
-  if (map.writes_absmax(at)) args.nested_absmax[map.weight_block(at)] = absmax;
+  const BlockScale scale(map, at, max_over_lanes(largest, map.lanes()));
+  if (map.writes_absmax(at)) args.nested_absmax[map.weight_block(at)] = scale.absmax;
   for (int step = 0; step < map.steps(); ++step) {
     const Run run = map.run(at, step);
     const Eight x = load_eight<F32>(args.absmax + run.first, run.count);
     for (int i = 0; i < run.count; ++i) {
-      const float d = x.value[i] - middle;
-      args.codes[run.first + i] =
-          encode8(shared, whole ? d * scale : scale_in_short_block(d, absmax));
+      args.codes[run.first + i] = encode8(shared, scale(x.value[i] - middle));
     }
   }
 }

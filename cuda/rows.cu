@@ -91,10 +91,7 @@ __global__ void __launch_bounds__(kBlockThreads) rms_norm_weight_kernel(RmsNormB
 }
 
 template <class T>
-__global__ void __launch_bounds__(kBlockThreads) rotate_kernel(RotateArgs args) {
-  const RotateMap map{static_cast<std::uint32_t>(args.tokens),
-                      static_cast<std::uint32_t>(args.heads),
-                      static_cast<std::uint32_t>(args.size / 2)};
+__global__ void __launch_bounds__(kBlockThreads) rotate_kernel(RotateArgs args, RotateMap map) {
   const RotateMap::Part part = map.part(here());
   const int count = part.run.count;
   if (count == 0) return;
@@ -249,7 +246,7 @@ int rotate(const RotateArgs& args, void* stream) {
                       static_cast<std::uint32_t>(args.size / 2)};
   if (map.parts() > kMost) return cudaErrorInvalidValue;
   return with_type(args.type, [&](auto type) {
-    return launch(&rotate_kernel<decltype(type)>, map.grid(), stream, args);
+    return launch(&rotate_kernel<decltype(type)>, map.grid(), stream, args, map);
   });
 }
 

@@ -128,10 +128,8 @@ __global__ void __launch_bounds__(kBlockThreads)
 
 template <int Tiles>
 int start(const SmallProductArgs& args, void* stream) {
-  CodeValues values;
-  for (int i = 0; i < 16; ++i) values.value[i] = args.value[i];
   return launch(&small_product_kernel<Tiles>, Map{args.rows, args.columns}.grid(), stream, args,
-                values, log2_of(args.blocksize));
+                code_values(args.value), log2_of(args.blocksize));
 }
 
 // u[token][r] = scale · Σ x[token] · A[r], a block of threads each.

@@ -12,18 +12,8 @@ void dequantizing(const float* map) {
   for (int i = 0; i < 4; ++i) out.push_back(device_buffer<std::uint16_t>(w.rows * w.columns));
   report("dequantize 4096×14336, nested scales, to bf16", 0.90,
          w.bytes() + 2.0 * static_cast<double>(w.rows * w.columns), [&](int i, void* stream) {
-           const auto k = static_cast<std::size_t>(i % w.copies);
            cuda::DequantizeRowsArgs args{};
-           args.codes = w.codes[k];
-           args.rows = w.rows;
-           args.columns = w.columns;
-           args.blocksize = 64;
-           args.value = kBook.value;
-           args.nested = w.nested[k];
-           args.nested_absmax = w.outer[k];
-           args.nested_blocksize = 256;
-           args.map = map;
-           args.offset = 0.02f;
+           w.set(args, i, map);
            args.via = args.out_type = Float::bf16;
            args.out = out[static_cast<std::size_t>(i % 4)];
            args.out_stride = w.columns;

@@ -20,20 +20,10 @@ void small_products(const float* map) {
       report(name, tokens == 1 ? 0.80 : 0.0,
              w.bytes() + 2.0 * static_cast<double>(tokens * (rows + columns)),
              [&](int i, void* stream) {
-               const auto k = static_cast<std::size_t>(i % w.copies);
                cuda::SmallProductArgs args{};
                args.x = x;
                args.tokens = tokens;
-               args.codes = w.codes[k];
-               args.rows = rows;
-               args.columns = columns;
-               args.blocksize = 64;
-               args.value = kBook.value;
-               args.nested = w.nested[k];
-               args.nested_absmax = w.outer[k];
-               args.nested_blocksize = 256;
-               args.map = map;
-               args.offset = 0.02f;
+               w.set(args, i, map);
                args.y = y;
                return cuda::small_product(args, stream);
              });
@@ -55,11 +45,7 @@ void forward_and_gradient(cuda::DenseProducts& products,
   constexpr std::int64_t kRank = 16;
   const Weight w(shape.rows, shape.columns);
   cuda::LinearWeight weight{};
-  weight.w.rows = shape.rows, weight.w.columns = shape.columns, weight.w.blocksize = 64;
-  weight.w.value = kBook.value;
-  weight.w.nested_blocksize = 256;
-  weight.w.map = map;
-  weight.w.offset = 0.02f;
+  w.set(weight.w, 0, map);
   weight.w.via = Float::bf16;
   weight.a = random_f32(kRank * shape.columns);
   weight.b = random_f32(shape.rows * kRank);
@@ -77,10 +63,7 @@ void forward_and_gradient(cuda::DenseProducts& products,
   auto *y = device_buffer<std::uint16_t>(tokens * shape.rows),
        *dx = device_buffer<std::uint16_t>(tokens * shape.columns);
   const auto fill = [&](int i, void* stream) {
-    const auto k = static_cast<std::size_t>(i % w.copies);
-    weight.w.codes = w.codes[k];
-    weight.w.nested = w.nested[k];
-    weight.w.nested_absmax = w.outer[k];
+    w.set(weight.w, i, map);
     return cuda::fill_matrix(weight, stream);
   };
   const auto row = [&](const char* name, double dense_seconds, double seconds) {

@@ -4,6 +4,7 @@
 #include "kernels/cuda_products.hpp"
 #include "kernels/dispatch.hpp"
 #include "kernels/float16.hpp"
+#include "support/normal_floats.hpp"
 
 #include <lorapp/quant/nf4.hpp>
 
@@ -17,19 +18,13 @@
 
 using namespace lorapp;
 using namespace lorapp::kernels;
+using test::normal_floats;
 
 namespace {
 
 constexpr Codebook4 kBook = nf4_codebook();
 constexpr std::size_t kSpaceBytes = 1 << 20;
 
-std::vector<float> normal(std::int64_t n, unsigned seed, float scale = 1) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> distribution(0, scale);
-  std::vector<float> v(static_cast<std::size_t>(n));
-  for (float& each : v) each = distribution(random);
-  return v;
-}
 std::vector<std::uint16_t> halves(const std::vector<float>& v) {
   std::vector<std::uint16_t> h;
   for (const float each : v) h.push_back(f32_to_bf16(each));
@@ -133,9 +128,9 @@ TEST_SUITE("products by cuBLASLt") {
             CAPTURE(tx);
             CAPTURE(tw);
             const std::int64_t xs = (tx ? m : k) + gap, ws = (tw ? k : n) + gap, ys = n + gap;
-            const auto x = halves(normal((tx ? k : m) * xs, 1)),
-                       w = halves(normal((tw ? n : k) * ws, 2));
-            const auto bias = halves(normal(n, 3));
+            const auto x = halves(normal_floats((tx ? k : m) * xs, 1)),
+                       w = halves(normal_floats((tw ? n : k) * ws, 2));
+            const auto bias = halves(normal_floats(n, 3));
             std::vector<float> wide(static_cast<std::size_t>(m * ys), 2.0f);
             auto narrow = halves(wide);
             const float beta = with_bias ? 0.0f : 0.5f;
@@ -181,7 +176,7 @@ TEST_SUITE("products by cuBLASLt") {
 
   TEST_CASE("an algorithm is chosen once for a shape") {
     std::vector<std::uint8_t> space(kSpaceBytes);
-    const auto x = halves(normal(64 * 64, 1));
+    const auto x = halves(normal_floats(64 * 64, 1));
     std::vector<std::uint16_t> y(64 * 64);
     test::Mirror mirror;
     cuda::DenseProducts products(all_of(mirror, space), kSpaceBytes);
@@ -216,9 +211,11 @@ TEST_SUITE("products by cuBLASLt") {
       std::vector<std::uint8_t> codes(static_cast<std::size_t>(rows * columns / 2));
       for (std::uint8_t& each : codes) each = static_cast<std::uint8_t>(random());
       std::vector<float> absmax(static_cast<std::size_t>(blocks), 0.05f);
-      const auto a = normal(rank * columns, 6, 0.1f), b = normal(rows * rank, 7, 0.1f);
-      const auto x = halves(normal(tokens * columns, 8)), dy = halves(normal(tokens * rows, 9)),
-                 bias = halves(normal(rows, 10));
+      const auto a = normal_floats(rank * columns, 6, 0.1f),
+                 b = normal_floats(rows * rank, 7, 0.1f);
+      const auto x = halves(normal_floats(tokens * columns, 8)),
+                 dy = halves(normal_floats(tokens * rows, 9)),
+                 bias = halves(normal_floats(rows, 10));
       const double scale = 2.0;
 
       std::vector<std::uint8_t> space(kSpaceBytes);
@@ -297,8 +294,8 @@ TEST_SUITE("products by cuBLASLt") {
       "the head and the loss in chunks are those of all logits at once, with no logits beyond a "
       "chunk") {
     const std::int64_t rows = 11, size = 64, vocabulary = 96;
-    const auto hidden = halves(normal(rows * size, 1)),
-               w = halves(normal(vocabulary * size, 2, 0.3f));
+    const auto hidden = halves(normal_floats(rows * size, 1)),
+               w = halves(normal_floats(vocabulary * size, 2, 0.3f));
     std::vector<std::int64_t> labels;
     for (std::int64_t i = 0; i < rows; ++i) labels.push_back(i * 7 % vocabulary);
     const double grad_scale = 0.125;

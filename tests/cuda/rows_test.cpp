@@ -4,6 +4,7 @@
 #include "cuda/emulation_order.hpp"
 #include "kernels/cuda_launch.hpp"
 #include "kernels/dispatch.hpp"
+#include "support/normal_floats.hpp"
 
 #include <doctest/doctest.h>
 
@@ -13,6 +14,7 @@
 
 using namespace lorapp;
 using namespace lorapp::kernels;
+using test::normal_floats;
 
 namespace {
 
@@ -21,14 +23,6 @@ constexpr std::int64_t kSizes[] = {2047, 2048, 2049, 5000};
 
 const KernelTable& scalar() { return *find_table("scalar"); }
 const KernelTable& cuda_table() { return test::table_cuda(); }
-
-std::vector<float> normal(std::int64_t count, unsigned seed, float scale = 1) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> distribution(0, scale);
-  std::vector<float> values(static_cast<std::size_t>(count));
-  for (float& value : values) value = distribution(random);
-  return values;
-}
 
 // The largest difference, over the largest magnitude.
 double worst(const std::vector<float>& found, const std::vector<float>& expected) {
@@ -48,8 +42,8 @@ TEST_SUITE("emulated rows") {
       "the threads") {
     test::for_each_order([] {
       for (const std::int64_t size : kSizes) {
-        const auto x = normal(kRows * size, 1), weight = normal(size, 2),
-                   dy = normal(kRows * size, 3);
+        const auto x = normal_floats(kRows * size, 1), weight = normal_floats(size, 2),
+                   dy = normal_floats(kRows * size, 3);
         std::vector<float> y(x.size()), expected(x.size()), scale(kRows), expected_scale(kRows);
         scalar().rms_norm({x.data(), Float::f32, kRows, size, weight.data(), 1e-5f, expected.data(),
                            expected_scale.data()});
@@ -76,7 +70,7 @@ TEST_SUITE("emulated rows") {
       "the threads") {
     test::for_each_order([] {
       for (const std::int64_t size : kSizes) {
-        const auto logits = normal(kRows * size, 4, 3);
+        const auto logits = normal_floats(kRows * size, 4, 3);
         const std::vector<std::int64_t> labels = {0, size - 1, size / 2};
         struct Result {
           std::vector<float> gradient, largest, sum, picked;
@@ -115,7 +109,7 @@ TEST_SUITE("emulated rows") {
 
   TEST_CASE("squares are summed as in double, in any order of the threads to the same bits") {
     const std::int64_t n = 100'003;
-    const auto x = normal(n, 5, 100);
+    const auto x = normal_floats(n, 5, 100);
     double expected = 0;
     for (const float each : x) expected += double{each} * each;
     const double first = cuda_table().sum_of_squares(x.data(), n);
@@ -126,14 +120,15 @@ TEST_SUITE("emulated rows") {
 
   TEST_CASE("a step with clipping on the device is the step with the factor of clip_grad_norm_") {
     const std::int64_t n = 9000;
-    const auto g = normal(n, 6);
+    const auto g = normal_floats(n, 6);
     const AdamWStep step{0.999f, 0.98f, 0.1f, 0.02f, 0.3f, 3e-3f, 1e-8f, 1.0f};
     for (const double max_norm : {0.5, 1e6, 0.0}) {
       const double squares = cuda_table().sum_of_squares(g.data(), n);
       AdamWStep clipped = step;
       clipped.clip = static_cast<float>(
           max_norm > 0 ? std::min(1.0, max_norm / (std::sqrt(squares) + 1e-6)) : 1.0);
-      auto p = normal(n, 7), m = normal(n, 8, 0.1f), v = std::vector<float>(g.size(), 0.5f);
+      auto p = normal_floats(n, 7), m = normal_floats(n, 8, 0.1f),
+           v = std::vector<float>(g.size(), 0.5f);
       auto expected_p = p, expected_m = m, expected_v = v;
       scalar().adamw(
           {expected_p.data(), g.data(), expected_m.data(), expected_v.data(), n, clipped});
@@ -149,7 +144,7 @@ TEST_SUITE("emulated rows") {
 
   TEST_CASE("rows of a table are copied where ids ask for them, whatever their size") {
     for (const std::int64_t size : {1, 9, 64, 3000}) {
-      const auto table = normal(7 * size, 9);
+      const auto table = normal_floats(7 * size, 9);
       const std::vector<std::int64_t> ids = {6, 0, 3, 3};
       std::vector<float> out(static_cast<std::size_t>(4 * size));
       test::Mirror mirror;

@@ -4,6 +4,7 @@
 #include "kernels/float16.hpp"
 #include "kernels/rows_args.hpp"
 #include "kernels/tables_under_test.hpp"
+#include "support/normal_floats.hpp"
 
 #include <doctest/doctest.h>
 
@@ -17,6 +18,8 @@
 
 namespace lorapp::kernels {
 namespace {
+
+using test::normal_floats;
 
 constexpr Float kTypes[] = {Float::f32, Float::bf16, Float::f16};
 constexpr std::int64_t kSizes[] = {1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 100};
@@ -53,14 +56,6 @@ class Row {
   std::vector<std::uint16_t> half_;
 };
 
-std::vector<float> normal(std::int64_t count, unsigned seed, float scale = 1) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> distribution(0, scale);
-  std::vector<float> values(static_cast<std::size_t>(count));
-  for (float& value : values) value = distribution(random);
-  return values;
-}
-
 /// The tables that have kernels of rows.
 std::vector<std::reference_wrapper<const KernelTable>> row_tables() {
   std::vector<std::reference_wrapper<const KernelTable>> tables;
@@ -95,7 +90,8 @@ TEST_SUITE("rows") {
   TEST_CASE("rms_norm: every table normalizes as sums in double do") {
     for_each_case([](const KernelTable& table, Float type, std::int64_t size) {
       constexpr std::int64_t kRows = 3;
-      Row x(type, normal(kRows * size, 1, 3)), weight(type, normal(size, 2)), y(type, kRows * size);
+      Row x(type, normal_floats(kRows * size, 1, 3)), weight(type, normal_floats(size, 2)),
+          y(type, kRows * size);
       std::vector<float> scale(kRows);
       table.rms_norm({x.data(), type, kRows, size, weight.data(), 1e-5f, y.data(), scale.data()});
       for (std::int64_t row = 0; row < kRows; ++row) {
@@ -116,8 +112,8 @@ TEST_SUITE("rows") {
   TEST_CASE("rms_norm: the gradients of x and weight are those in double") {
     for_each_case([](const KernelTable& table, Float type, std::int64_t size) {
       constexpr std::int64_t kRows = 3;
-      Row x(type, normal(kRows * size, 1, 3)), weight(type, normal(size, 2));
-      Row dy(type, normal(kRows * size, 3)), dx(type, kRows * size);
+      Row x(type, normal_floats(kRows * size, 1, 3)), weight(type, normal_floats(size, 2));
+      Row dy(type, normal_floats(kRows * size, 3)), dx(type, kRows * size);
       std::vector<float> scale(kRows), dweight(static_cast<std::size_t>(size), 0.5f);
       for (std::int64_t row = 0; row < kRows; ++row) {
         double squares = 0;
@@ -167,8 +163,8 @@ TEST_SUITE("rows") {
       constexpr std::int64_t kTokens = 2, kHeads = 3;
       const std::int64_t size = 2 * half, head_stride = size + 3;
       const std::int64_t token_stride = kHeads * head_stride + 5;
-      Row x(type, normal(kTokens * token_stride, 1)), y(type, kTokens * kHeads * size);
-      Row cos(type, normal(kTokens * half, 2)), sin(type, normal(kTokens * half, 3));
+      Row x(type, normal_floats(kTokens * token_stride, 1)), y(type, kTokens * kHeads * size);
+      Row cos(type, normal_floats(kTokens * half, 2)), sin(type, normal_floats(kTokens * half, 3));
       for (const bool back : {false, true}) {
         table.rotate({x.data(), type, kTokens, kHeads, size, token_stride, head_stride, cos.data(),
                       sin.data(), back, y.data()});
@@ -192,8 +188,8 @@ TEST_SUITE("rows") {
   TEST_CASE("swiglu: every table's value and gradients are those in double") {
     for_each_case([](const KernelTable& table, Float type, std::int64_t size) {
       for (const float spread : {1.0f, 30.0f}) {
-        Row gate(type, normal(size, 1, spread)), up(type, normal(size, 2));
-        Row dy(type, normal(size, 3));
+        Row gate(type, normal_floats(size, 1, spread)), up(type, normal_floats(size, 2));
+        Row dy(type, normal_floats(size, 3));
         Row y(type, size), dgate(type, size), dup(type, size);
         table.swiglu({gate.data(), up.data(), type, size, y.data()});
         table.swiglu_backward(
@@ -231,7 +227,7 @@ TEST_SUITE("rows") {
       constexpr std::int64_t kRows = 3;
       constexpr float kScale = 0.25f;
       for (const float spread : {1.0f, 60.0f}) {
-        const Row given(type, normal(kRows * size, 1, spread));
+        const Row given(type, normal_floats(kRows * size, 1, spread));
         Row logits = given;
         const std::vector<std::int64_t> labels = {0, size / 2, size - 1};
         std::vector<float> largest(kRows), sum(kRows), picked(kRows);
@@ -272,7 +268,7 @@ TEST_SUITE("rows") {
       for (const std::int64_t size : {7, 33, 100}) {
         for (const float bad : {kNan, kInfinity, -kInfinity}) {
           INFO(table.name, " size ", size, " ", bad);
-          std::vector<float> logits = normal(2 * size, 1);
+          std::vector<float> logits = normal_floats(2 * size, 1);
           logits[static_cast<std::size_t>(size - 2)] = bad;
           const std::vector<std::int64_t> labels = {1, 1};
           std::vector<float> largest(2), sum(2), picked(2);
@@ -292,9 +288,9 @@ TEST_SUITE("rows") {
       for (const Float type : kTypes) {
         for (const float bad : {kNan, kInfinity}) {
           INFO(table.name, " type ", static_cast<int>(type), " ", bad);
-          std::vector<float> values = normal(2 * 33, 1);
+          std::vector<float> values = normal_floats(2 * 33, 1);
           values[5] = bad;
-          Row x(type, values), weight(type, normal(33, 2)), y(type, 2 * 33);
+          Row x(type, values), weight(type, normal_floats(33, 2)), y(type, 2 * 33);
           table.rms_norm({x.data(), type, 2, 33, weight.data(), 1e-5f, y.data(), nullptr});
           CHECK(std::isnan(y[5]));
           for (std::int64_t i = 33; i < 66; ++i) CHECK(std::isfinite(y[i]));
@@ -305,8 +301,9 @@ TEST_SUITE("rows") {
 
   TEST_CASE("adamw: every table's step is the scalar rule bit by bit") {
     for_each_case([](const KernelTable& table, Float, std::int64_t size) {
-      std::vector<float> p = normal(size, 1), g = normal(size, 2), m = normal(size, 3, 0.1f);
-      std::vector<float> v = normal(size, 4, 0.01f);
+      std::vector<float> p = normal_floats(size, 1), g = normal_floats(size, 2),
+                         m = normal_floats(size, 3, 0.1f);
+      std::vector<float> v = normal_floats(size, 4, 0.01f);
       for (float& each : v) each = std::abs(each);
       g[0] = size % 2 == 0 ? kNan : 0.0f;
       const AdamWStep step{0.999f, 0.98f, 0.1f, 0.02f, 0.3f, 3e-3f, 1e-8f, 0.7f};
@@ -327,7 +324,7 @@ TEST_SUITE("rows") {
   TEST_CASE("sum_of_squares: every table gives the same bits, the sum in double") {
     const KernelTable& reference = *find_table("scalar");
     for (const std::int64_t size : kSizes) {
-      const std::vector<float> x = normal(size, 1, 100);
+      const std::vector<float> x = normal_floats(size, 1, 100);
       double want = 0;
       for (const float each : x) want += double{each} * each;
       const double scalar = reference.sum_of_squares(x.data(), size);
@@ -341,7 +338,7 @@ TEST_SUITE("rows") {
 
   TEST_CASE("dropout: every table drops where the pair's bits say so, even NaN") {
     for_each_case([](const KernelTable& table, Float type, std::int64_t size) {
-      std::vector<float> values = normal(size, 1);
+      std::vector<float> values = normal_floats(size, 1);
       for (std::size_t i = 0; i < values.size(); i += 3) values[i] = kNan;
       Row x(type, values), y(type, size);
       const DropoutArgs args{x.data(), type,        size,     0x0123456789abcdefu,

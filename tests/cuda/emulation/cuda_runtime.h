@@ -82,9 +82,3 @@ T atomicMin(T* p, T value) {
   if (value < old) *p = value;
   return old;
 }
-template <class T>
-T atomicAdd(T* p, T value) {
-  const T old = *p;
-  *p = old + value;
-  return old;
-}
