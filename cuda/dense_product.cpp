@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <map>
+#include <mutex>
 
 namespace lorapp::kernels::cuda {
 namespace {
@@ -24,9 +25,9 @@ std::uint32_t alignment_of(const void* p) {
 }
 
 // What the choice of an algorithm depends on.
-using Key = std::array<std::int64_t, 13>;
+using Key = std::array<std::int64_t, 14>;
 
-Key key_of(const DenseProductArgs& args) {
+Key key_of(const DenseProductArgs& args, std::size_t bytes) {
   return {args.rows,
           args.depth,
           args.columns,
@@ -39,7 +40,8 @@ Key key_of(const DenseProductArgs& args) {
           alignment_of(args.w),
           alignment_of(args.y),
           args.bias != nullptr,
-          alignment_of(args.bias)};
+          alignment_of(args.bias),
+          static_cast<std::int64_t>(bytes)};
 }
 
 // Objects of cuBLASLt that go when their scope ends.
@@ -64,7 +66,7 @@ class Status {
     if (first_ == CUBLAS_STATUS_SUCCESS) first_ = status;
   }
   bool good() const { return first_ == CUBLAS_STATUS_SUCCESS; }
-  int code() const { return good() ? 0 : DenseProducts::kStatus + static_cast<int>(first_); }
+  int code() const { return good() ? 0 : kProductStatus + static_cast<int>(first_); }
 
  private:
   cublasStatus_t first_ = CUBLAS_STATUS_SUCCESS;
@@ -72,36 +74,44 @@ class Status {
 
 }  // namespace
 
-struct DenseProducts::Cache {
-  void* space = nullptr;
-  std::size_t bytes = 0;
+// Threads hold `mutex` while they look at the rest: what stands there stays.
+struct ProductAlgorithms::State {
+  std::mutex mutex;
   cublasLtHandle_t handle = nullptr;
   std::map<Key, cublasLtMatmulAlgo_t> algorithms;
 };
 
-DenseProducts::DenseProducts(void* space, std::size_t bytes) : cache_(new Cache) {
-  // cuBLASLt wants a multiple of 256 bytes.
-  const std::size_t past = reinterpret_cast<std::uintptr_t>(space) % 256;
-  const std::size_t skipped = past == 0 ? 0 : std::min(256 - past, bytes);
-  cache_->space = static_cast<char*>(space) + skipped;
-  cache_->bytes = bytes - skipped;
+ProductAlgorithms::ProductAlgorithms() : state_(new State) {}
+
+ProductAlgorithms::~ProductAlgorithms() {
+  if (state_->handle != nullptr) cublasLtDestroy(state_->handle);
 }
 
-DenseProducts::~DenseProducts() {
-  if (cache_->handle != nullptr) cublasLtDestroy(cache_->handle);
+std::size_t ProductAlgorithms::shapes() const {
+  const std::lock_guard lock(state_->mutex);
+  return state_->algorithms.size();
 }
 
-std::size_t DenseProducts::shapes() const { return cache_->algorithms.size(); }
+std::shared_ptr<ProductAlgorithms> make_product_algorithms() {
+  return std::make_shared<ProductAlgorithms>();
+}
 
 // cuBLASLt counts column by column: what lies row by row is the transposed matrix there, so that
 // yᵀ = op(w)ᵀ · op(x)ᵀ.
-int DenseProducts::multiply(const DenseProductArgs& args, void* stream) {
+int multiply(const DenseProducts& products, const DenseProductArgs& args, void* stream) {
   if (args.rows == 0 || args.columns == 0) return 0;
   const bool fits = args.depth > 0 && (args.bias == nullptr ||
                                        (args.type == args.y_type && alignment_of(args.bias) >= 16));
   if (!fits) return cudaErrorInvalidValue;
   Status status;
-  if (cache_->handle == nullptr) status(cublasLtCreate(&cache_->handle));
+  // cuBLASLt wants a multiple of 256 bytes.
+  const std::size_t past = reinterpret_cast<std::uintptr_t>(products.space) % 256;
+  const std::size_t skipped = past == 0 ? 0 : std::min(256 - past, products.bytes);
+  void* space = static_cast<char*>(products.space) + skipped;
+  const std::size_t bytes = products.bytes - skipped;
+  ProductAlgorithms::State& state = *products.algorithms->state_;
+  std::unique_lock lock(state.mutex);
+  if (state.handle == nullptr) status(cublasLtCreate(&state.handle));
   Description description;
   Layout w, x, y;
   status(cublasLtMatmulDescCreate(&description.object, CUBLAS_COMPUTE_32F, CUDA_R_32F));
@@ -132,9 +142,9 @@ int DenseProducts::multiply(const DenseProductArgs& args, void* stream) {
   lay(y, args.y_type, args.rows, args.columns, args.y_stride);
   if (!status.good()) return status.code();
 
-  const Key key = key_of(args);
-  auto known = cache_->algorithms.find(key);
-  if (known == cache_->algorithms.end()) {
+  const Key key = key_of(args, bytes);
+  auto known = state.algorithms.find(key);
+  if (known == state.algorithms.end()) {
     Preference preference;
     status(cublasLtMatmulPreferenceCreate(&preference.object));
     if (!status.good()) return status.code();
@@ -144,7 +154,7 @@ int DenseProducts::multiply(const DenseProductArgs& args, void* stream) {
                                                     sizeof value));
       }
     };
-    prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, cache_->bytes);
+    prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, bytes);
     // Without these it counts on multiples of 256 bytes.
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment_of(args.w));
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(args.x));
@@ -152,22 +162,24 @@ int DenseProducts::multiply(const DenseProductArgs& args, void* stream) {
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment_of(args.y));
     cublasLtMatmulHeuristicResult_t found;
     int count = 0;
-    status(cublasLtMatmulAlgoGetHeuristic(cache_->handle, description.object, w.object, x.object,
+    status(cublasLtMatmulAlgoGetHeuristic(state.handle, description.object, w.object, x.object,
                                           y.object, y.object, preference.object, 1, &found,
                                           &count));
     if (status.good() && count == 0) status(CUBLAS_STATUS_NOT_SUPPORTED);
     if (!status.good()) return status.code();
-    known = cache_->algorithms.emplace(key, found.algo).first;
+    known = state.algorithms.emplace(key, found.algo).first;
   }
-  status(cublasLtMatmul(cache_->handle, description.object, &args.alpha, args.w, w.object, args.x,
-                        x.object, &args.beta, args.y, y.object, args.y, y.object, &known->second,
-                        cache_->space, cache_->bytes, static_cast<cudaStream_t>(stream)));
+  const cublasLtMatmulAlgo_t algorithm = known->second;
+  lock.unlock();
+  status(cublasLtMatmul(state.handle, description.object, &args.alpha, args.w, w.object, args.x,
+                        x.object, &args.beta, args.y, y.object, args.y, y.object, &algorithm, space,
+                        bytes, static_cast<cudaStream_t>(stream)));
   return status.code();
 }
 
 const char* error_text(int error) {
-  if (error < DenseProducts::kStatus) return cudaGetErrorString(static_cast<cudaError_t>(error));
-  return cublasLtGetStatusString(static_cast<cublasStatus_t>(error - DenseProducts::kStatus));
+  if (error < kProductStatus) return cudaGetErrorString(static_cast<cudaError_t>(error));
+  return cublasLtGetStatusString(static_cast<cublasStatus_t>(error - kProductStatus));
 }
 
 }  // namespace lorapp::kernels::cuda

@@ -38,7 +38,7 @@ struct LinearShape {
 };
 
 // cuBLASLt's seconds for y = x · op(w), dense, and for what is measured, in turn; one row each way.
-void forward_and_gradient(cuda::DenseProducts& products,
+void forward_and_gradient(const cuda::DenseProducts& products,
                           const float* map,
                           LinearShape shape,
                           std::int64_t tokens) {
@@ -92,7 +92,7 @@ void forward_and_gradient(cuda::DenseProducts& products,
     args.type = args.y_type = Float::bf16;
     args.y = forward ? y : dx;
     args.y_stride = args.columns;
-    return products.multiply(args, stream);
+    return cuda::multiply(products, args, stream);
   };
   // Dense products before and after what is compared with them.
   const auto compare = [&](const char* name, bool forward, const Call& call) {
@@ -107,7 +107,6 @@ void forward_and_gradient(cuda::DenseProducts& products,
                                 {.x = x,
                                  .tokens = tokens,
                                  .x_stride = weight.stride(),
-                                 .bias = nullptr,
                                  .x_and_u = x,
                                  .y = y,
                                  .y_stride = shape.rows},
@@ -121,11 +120,12 @@ void forward_and_gradient(cuda::DenseProducts& products,
                                   .tokens = tokens,
                                   .dy_stride = shape.rows + r,
                                   .dy_and_v = dy,
-                                  .x_and_u = x,
+                                  .input = x,
+                                  .input_stride = weight.stride(),
+                                  .u = x + shape.columns,
+                                  .u_stride = weight.stride(),
                                   .dx = dx,
-                                  .dx_stride = shape.columns,
-                                  .da = nullptr,
-                                  .db = nullptr},
+                                  .dx_stride = shape.columns},
                                  stream);
   });
   for (std::uint16_t* p : dense) check(cudaFree(p), "memory");
@@ -134,7 +134,7 @@ void forward_and_gradient(cuda::DenseProducts& products,
     check(cudaFree(p), "memory");
 }
 
-void head(cuda::DenseProducts& products, std::int64_t vocabulary) {
+void head(const cuda::DenseProducts& products, std::int64_t vocabulary) {
   constexpr std::int64_t kTokens = 8192, kHidden = 4096;
   cuda::HeadLossArgs args{};
   args.hidden = random_bf16(kTokens * kHidden);
@@ -166,7 +166,7 @@ void head(cuda::DenseProducts& products, std::int64_t vocabulary) {
       p.type = p.y_type = Float::bf16;
       p.y = forward ? all_logits : args.dhidden;
       p.y_stride = p.columns;
-      if (const int error = products.multiply(p, stream); error != 0) return error;
+      if (const int error = cuda::multiply(products, p, stream); error != 0) return error;
     }
     return 0;
   };
@@ -186,8 +186,9 @@ void head(cuda::DenseProducts& products, std::int64_t vocabulary) {
 }  // namespace
 
 void many_tokens(const float* map) {
-  constexpr std::size_t kSpaceBytes = std::size_t{32} << 20;
-  cuda::DenseProducts products(device_buffer<std::uint8_t>(kSpaceBytes), kSpaceBytes);
+  const cuda::DenseProducts products{cuda::make_product_algorithms(),
+                                     device_buffer<std::uint8_t>(cuda::kProductSpaceBytes),
+                                     cuda::kProductSpaceBytes};
   for (const std::int64_t tokens : {512, 8192}) {
     for (const LinearShape shape : {LinearShape{4096, 4096}, LinearShape{6144, 4096},
                                     LinearShape{28672, 4096}, LinearShape{4096, 14336}}) {

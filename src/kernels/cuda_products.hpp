@@ -10,7 +10,7 @@
 
 namespace lorapp::kernels::cuda {
 
-/// What launchers return, in words: of a cudaError_t, or of a cuBLASLt status (DenseProducts).
+/// What launchers return, in words: of a cudaError_t, or of a cuBLASLt status (multiply).
 const char* error_text(int error);
 
 /// y = alpha · op(x) · op(w) + beta · y + bias, matrices row by row, sums in f32.
@@ -31,27 +31,37 @@ struct DenseProductArgs {
   Float y_type;
 };
 
-/// cuBLASLt with the algorithms that it chose for shapes seen before: for one device, and for one
-/// thread and stream at a time, whose products share `space`.
-class DenseProducts {
+/// The algorithms that cuBLASLt chose for shapes seen before, on one device. Threads may share it.
+class ProductAlgorithms {
  public:
-  /// `space`: device memory of `bytes` that products may write to; it outlives this object.
-  DenseProducts(void* space, std::size_t bytes);
-  ~DenseProducts();
-  DenseProducts(const DenseProducts&) = delete;
-  DenseProducts& operator=(const DenseProducts&) = delete;
-
-  /// Returns 0, a cudaError_t, or kStatus plus a cublasStatus_t.
-  int multiply(const DenseProductArgs& args, void* stream);
-  static constexpr int kStatus = 100000;
+  ProductAlgorithms();
+  ~ProductAlgorithms();
+  ProductAlgorithms(const ProductAlgorithms&) = delete;
+  ProductAlgorithms& operator=(const ProductAlgorithms&) = delete;
 
   /// Shapes whose algorithm is known.
   std::size_t shapes() const;
 
  private:
-  struct Cache;
-  std::unique_ptr<Cache> cache_;
+  friend int multiply(const struct DenseProducts&, const DenseProductArgs&, void* stream);
+  struct State;
+  std::unique_ptr<State> state_;
 };
+std::shared_ptr<ProductAlgorithms> make_product_algorithms();
+
+/// What products on one stream share: `space` is device memory of `bytes` that they may write to.
+struct DenseProducts {
+  std::shared_ptr<ProductAlgorithms> algorithms;
+  void* space;
+  std::size_t bytes;
+};
+
+/// Space with which no product's algorithm is a poor one for want of it (cuBLAS asks for as much).
+inline constexpr std::size_t kProductSpaceBytes = std::size_t{32} << 20;
+
+/// Returns 0, a cudaError_t, or kProductStatus plus a cublasStatus_t.
+int multiply(const DenseProducts& products, const DenseProductArgs& args, void* stream);
+inline constexpr int kProductStatus = 100000;
 
 /// The columns that a low-rank term of a rank has in a product: tensor cores read whole steps.
 LORAPP_HD std::int64_t padded_rank(std::int64_t rank) { return ceil_div(rank, 64) * 64; }
@@ -74,41 +84,57 @@ struct LinearWeight {
 /// Fills weight.matrix: one dequantization, which a forward pass and a gradient can share.
 int fill_matrix(const LinearWeight& weight, void* stream);
 
-/// y = x · Wᵀ + bias + (scale · x · Aᵀ) · Bᵀ in bf16, of a filled matrix.
+/// y = x · Wᵀ + bias + u · Bᵀ, u = scale · input · Aᵀ, in bf16, of a filled matrix.
+///
+/// The low-rank term is part of the one product where x has room behind each row (x_and_u);
+/// elsewhere it is added to y by a second product, which costs reading and writing y once more, as
+/// x_and_u costs a copy of x: low_rank_joins says which is less.
 struct LinearForwardArgs {
   const std::uint16_t* x;  // [tokens, columns]
   std::int64_t tokens;
   std::int64_t x_stride;
-  const std::uint16_t* bias;  // [rows], or null
-  /// [tokens, columns + R]: x | scale · x · Aᵀ, for the gradient of B. May be where x is, with that
-  /// distance of rows; not read without a low-rank term.
-  std::uint16_t* x_and_u;
-  std::uint16_t* y;  // [tokens, rows]
+  const std::uint16_t* bias = nullptr;   // [rows], or null
+  const std::uint16_t* input = nullptr;  // what A reads, [tokens, columns] with no gaps; null: x
+  /// [tokens, columns + R], to become x | u; may be where x is, with that distance of rows. Null: u
+  /// goes to `u`.
+  std::uint16_t* x_and_u = nullptr;
+  std::uint16_t* u = nullptr;  // [tokens, R]; not read beside x_and_u or without a low-rank term
+  std::uint16_t* y;            // [tokens, rows]
   std::int64_t y_stride;
 };
-int linear_forward(DenseProducts& products,
+int linear_forward(const DenseProducts& products,
                    const LinearWeight& weight,
                    const LinearForwardArgs& args,
                    void* stream);
 
-/// dx = dy · W + (scale · dy · B) · A, and the gradients of A and B, of a filled matrix.
+/// dx = dy · W + v · A, v = scale · dy · B, and the gradients of A and B, of a filled matrix.
 struct LinearBackwardArgs {
   const std::uint16_t* dy;  // [tokens, rows]
   std::int64_t tokens;
   std::int64_t dy_stride;
-  /// [tokens, rows + R]: dy | scale · dy · B. May be where dy is, with that distance of rows; not
-  /// read without a low-rank term.
-  std::uint16_t* dy_and_v;
-  const std::uint16_t* x_and_u;  // of the forward pass; needed for da and db
-  std::uint16_t* dx;             // [tokens, columns], or null
-  std::int64_t dx_stride;
-  float* da;  // [R, columns], its first rows those of A, or null
-  float* db;  // [rows, R], its first columns those of B, or null
+  /// [tokens, rows + R], to become dy | v, as x_and_u of the forward pass; null: v goes to `v`.
+  std::uint16_t* dy_and_v = nullptr;
+  std::uint16_t* v = nullptr;            // [tokens, R]
+  const std::uint16_t* input = nullptr;  // what A has read, [tokens, columns]; for da
+  std::int64_t input_stride = 0;
+  const std::uint16_t* u = nullptr;  // [tokens, R], of the forward pass; for db
+  std::int64_t u_stride = 0;
+  std::uint16_t* dx = nullptr;  // [tokens, columns], or null
+  std::int64_t dx_stride = 0;
+  /// [tokens, columns] with no gaps: v · A, which dx then does not have; for an input that is not
+  /// x. Or null.
+  std::uint16_t* dinput = nullptr;
+  float* da = nullptr;  // [R, columns], its first rows those of A, or null
+  float* db = nullptr;  // [rows, R], its first columns those of B, or null
 };
-int linear_backward(DenseProducts& products,
+int linear_backward(const DenseProducts& products,
                     const LinearWeight& weight,
                     const LinearBackwardArgs& args,
                     void* stream);
+
+/// Whether to copy `copied` elements a token into rows with room for a low-rank term, rather than
+/// to add the term to `added` elements a token.
+LORAPP_HD bool low_rank_joins(std::int64_t copied, std::int64_t added) { return copied <= added; }
 
 /// The head and the loss over rows that have a label: logits = hidden · Wᵀ in bf16, a chunk of rows
 /// at a time, each chunk's gradient in the logits' place; CrossEntropyArgs says what of a row's
@@ -135,7 +161,7 @@ LORAPP_HD std::int64_t head_chunk(std::int64_t vocabulary) {
 }
 
 /// `chunk` rows at a time (0: head_chunk).
-int head_loss(DenseProducts& products,
+int head_loss(const DenseProducts& products,
               const HeadLossArgs& args,
               void* stream,
               std::int64_t chunk = 0);

@@ -110,6 +110,10 @@ T* all_of(test::Mirror& mirror, std::vector<T>& v) {
   return mirror.out(v.data(), static_cast<std::int64_t>(v.size()));
 }
 
+cuda::DenseProducts products_with(test::Mirror& mirror, std::vector<std::uint8_t>& space) {
+  return {cuda::make_product_algorithms(), all_of(mirror, space), space.size()};
+}
+
 }  // namespace
 
 TEST_SUITE("products by cuBLASLt") {
@@ -118,7 +122,7 @@ TEST_SUITE("products by cuBLASLt") {
       "double") {
     std::vector<std::uint8_t> space(kSpaceBytes);
     test::Mirror memory;
-    cuda::DenseProducts products(all_of(memory, space), kSpaceBytes);
+    const cuda::DenseProducts products = products_with(memory, space);
     const std::int64_t m = 24, k = 40, n = 16, gap = 8;
     for (const bool tx : {false, true}) {
       for (const bool tw : {false, true}) {
@@ -137,23 +141,24 @@ TEST_SUITE("products by cuBLASLt") {
             test::Mirror mirror;
             void* y = y_type == Float::f32 ? static_cast<void*>(all_of(mirror, wide))
                                            : all_of(mirror, narrow);
-            mirror.finish(products.multiply({.x = all_of(mirror, x),
-                                             .x_stride = xs,
-                                             .x_transposed = tx,
-                                             .w = all_of(mirror, w),
-                                             .w_stride = ws,
-                                             .w_transposed = tw,
-                                             .rows = m,
-                                             .depth = k,
-                                             .columns = n,
-                                             .type = Float::bf16,
-                                             .alpha = 1.5f,
-                                             .beta = beta,
-                                             .bias = with_bias ? all_of(mirror, bias) : nullptr,
-                                             .y = y,
-                                             .y_stride = ys,
-                                             .y_type = y_type},
-                                            nullptr));
+            mirror.finish(cuda::multiply(products,
+                                         {.x = all_of(mirror, x),
+                                          .x_stride = xs,
+                                          .x_transposed = tx,
+                                          .w = all_of(mirror, w),
+                                          .w_stride = ws,
+                                          .w_transposed = tw,
+                                          .rows = m,
+                                          .depth = k,
+                                          .columns = n,
+                                          .type = Float::bf16,
+                                          .alpha = 1.5f,
+                                          .beta = beta,
+                                          .bias = with_bias ? all_of(mirror, bias) : nullptr,
+                                          .y = y,
+                                          .y_stride = ys,
+                                          .y_type = y_type},
+                                         nullptr));
             const Matrix left = tx ? transposed(matrix(x, k, m, xs)) : matrix(x, m, k, xs);
             const Matrix right = tw ? transposed(matrix(w, n, k, ws)) : matrix(w, k, n, ws);
             Matrix expected = 1.5 * (left * right);
@@ -179,7 +184,7 @@ TEST_SUITE("products by cuBLASLt") {
     const auto x = halves(normal_floats(64 * 64, 1));
     std::vector<std::uint16_t> y(64 * 64);
     test::Mirror mirror;
-    cuda::DenseProducts products(all_of(mirror, space), kSpaceBytes);
+    const cuda::DenseProducts products = products_with(mirror, space);
     cuda::DenseProductArgs args{.x = all_of(mirror, x),
                                 .x_stride = 64,
                                 .w = all_of(mirror, x),
@@ -191,36 +196,46 @@ TEST_SUITE("products by cuBLASLt") {
                                 .y = all_of(mirror, y),
                                 .y_stride = 64,
                                 .y_type = Float::bf16};
-    for (int i = 0; i < 3; ++i) REQUIRE(products.multiply(args, nullptr) == 0);
-    CHECK(products.shapes() == 1);
+    for (int i = 0; i < 3; ++i) REQUIRE(cuda::multiply(products, args, nullptr) == 0);
+    CHECK(products.algorithms->shapes() == 1);
     args.rows = 32;
-    REQUIRE(products.multiply(args, nullptr) == 0);
-    CHECK(products.shapes() == 2);
+    REQUIRE(cuda::multiply(products, args, nullptr) == 0);
+    CHECK(products.algorithms->shapes() == 2);
     args.y_stride = 8;  // less than a row
-    CHECK(products.multiply(args, nullptr) >= cuda::DenseProducts::kStatus);
-    CHECK(!std::string(cuda::error_text(cuda::DenseProducts::kStatus + 15)).empty());
+    CHECK(cuda::multiply(products, args, nullptr) >= cuda::kProductStatus);
+    CHECK(!std::string(cuda::error_text(cuda::kProductStatus + 15)).empty());
   }
 
   TEST_CASE(
-      "a 4-bit layer with a low-rank term, and all its gradients, are those of matrices in double "
-      "within bfloat16") {
-    for (const std::int64_t rank : {0, 3, 16, 70}) {
+      "a 4-bit layer with a low-rank term, joined or added, of x or of another input, and all its "
+      "gradients, are those of matrices in double within bfloat16") {
+    struct Case {
+      std::int64_t rank;
+      bool joined, masked;
+    };
+    for (const Case each : {Case{0, true, false}, Case{0, false, false}, Case{3, true, false},
+                            Case{3, false, true}, Case{16, true, true}, Case{16, false, false},
+                            Case{70, true, false}, Case{70, false, true}}) {
+      const std::int64_t rank = each.rank;
       const std::int64_t rows = 48, columns = 128, tokens = 24, blocks = rows * columns / 64;
       CAPTURE(rank);
+      CAPTURE(each.joined);
+      CAPTURE(each.masked);
       std::mt19937 random(5);
       std::vector<std::uint8_t> codes(static_cast<std::size_t>(rows * columns / 2));
-      for (std::uint8_t& each : codes) each = static_cast<std::uint8_t>(random());
+      for (std::uint8_t& code : codes) code = static_cast<std::uint8_t>(random());
       std::vector<float> absmax(static_cast<std::size_t>(blocks), 0.05f);
       const auto a = normal_floats(rank * columns, 6, 0.1f),
                  b = normal_floats(rows * rank, 7, 0.1f);
       const auto x = halves(normal_floats(tokens * columns, 8)),
                  dy = halves(normal_floats(tokens * rows, 9)),
-                 bias = halves(normal_floats(rows, 10));
+                 bias = halves(normal_floats(rows, 10)),
+                 input = each.masked ? halves(normal_floats(tokens * columns, 11)) : x;
       const double scale = 2.0;
 
       std::vector<std::uint8_t> space(kSpaceBytes);
       test::Mirror mirror;
-      cuda::DenseProducts products(all_of(mirror, space), kSpaceBytes);
+      const cuda::DenseProducts products = products_with(mirror, space);
       cuda::LinearWeight weight{};
       weight.w.codes = all_of(mirror, codes);
       weight.w.rows = rows, weight.w.columns = columns, weight.w.blocksize = 64,
@@ -233,24 +248,29 @@ TEST_SUITE("products by cuBLASLt") {
       const std::int64_t r = weight.padding(), stride = weight.stride();
       CHECK(r % 64 == 0);
       // NaN everywhere: what is read before it is written shows.
-      const std::uint16_t nan = 0x7fc0;
-      std::vector<std::uint16_t> filled(static_cast<std::size_t>(weight.matrix_size()), nan),
-          x_and_u(static_cast<std::size_t>(tokens * stride), nan),
-          dy_and_v(static_cast<std::size_t>(tokens * (rows + r)), nan),
-          y(static_cast<std::size_t>(tokens * rows), nan),
-          dx(static_cast<std::size_t>(tokens * columns), nan);
+      const auto nans = [](std::int64_t count) {
+        return std::vector<std::uint16_t>(static_cast<std::size_t>(count), 0x7fc0);
+      };
+      auto filled = nans(weight.matrix_size()), x_and_u = nans(tokens * stride),
+           u_apart = nans(tokens * r), v_apart = nans(tokens * r),
+           dy_and_v = nans(tokens * (rows + r)), y = nans(tokens * rows),
+           dx = nans(tokens * columns), dinput = nans(tokens * columns);
       std::vector<float> da(static_cast<std::size_t>(r * columns), std::nanf("")),
           db(static_cast<std::size_t>(rows * r), std::nanf(""));
       weight.matrix = all_of(mirror, filled);
-      std::uint16_t* kept = all_of(mirror, x_and_u);
+      std::uint16_t *joined_x = each.joined ? all_of(mirror, x_and_u) : nullptr,
+                    *apart = each.joined ? nullptr : all_of(mirror, u_apart);
+      const std::uint16_t *device_x = all_of(mirror, x), *device_input = all_of(mirror, input);
       int status = cuda::fill_matrix(weight, nullptr);
       REQUIRE(status == 0);
       status = cuda::linear_forward(products, weight,
-                                    {.x = all_of(mirror, x),
+                                    {.x = device_x,
                                      .tokens = tokens,
                                      .x_stride = columns,
                                      .bias = all_of(mirror, bias),
-                                     .x_and_u = kept,
+                                     .input = each.masked ? device_input : nullptr,
+                                     .x_and_u = joined_x,
+                                     .u = apart,
                                      .y = all_of(mirror, y),
                                      .y_stride = rows},
                                     nullptr);
@@ -259,10 +279,15 @@ TEST_SUITE("products by cuBLASLt") {
                                      {.dy = all_of(mirror, dy),
                                       .tokens = tokens,
                                       .dy_stride = rows,
-                                      .dy_and_v = all_of(mirror, dy_and_v),
-                                      .x_and_u = kept,
+                                      .dy_and_v = each.joined ? all_of(mirror, dy_and_v) : nullptr,
+                                      .v = each.joined ? nullptr : all_of(mirror, v_apart),
+                                      .input = device_input,
+                                      .input_stride = columns,
+                                      .u = each.joined && rank > 0 ? joined_x + columns : apart,
+                                      .u_stride = each.joined ? stride : r,
                                       .dx = all_of(mirror, dx),
                                       .dx_stride = columns,
+                                      .dinput = each.masked ? all_of(mirror, dinput) : nullptr,
                                       .da = all_of(mirror, da),
                                       .db = all_of(mirror, db)},
                                      nullptr);
@@ -272,18 +297,22 @@ TEST_SUITE("products by cuBLASLt") {
       find_table("scalar")->dequantize_4bit({codes.data(), absmax.data(), rows * columns, 64,
                                              kBook.value, Float::bf16, Float::bf16, dense.data()});
       const Matrix w = matrix(dense, rows, columns, columns),
-                   mx = matrix(x, tokens, columns, columns), mdy = matrix(dy, tokens, rows, rows);
+                   mx = matrix(x, tokens, columns, columns),
+                   mi = matrix(input, tokens, columns, columns),
+                   mdy = matrix(dy, tokens, rows, rows);
       const Matrix ma = matrix(a, rank, columns, columns), mb = matrix(b, rows, rank, rank);
-      const Matrix u = scale * (mx * transposed(ma)), v = scale * (mdy * mb);
+      const Matrix u = scale * (mi * transposed(ma)), v = scale * (mdy * mb);
       Matrix expected = mx * transposed(w) + u * transposed(mb);
       for (std::int64_t t = 0; t < tokens; ++t) {
         for (std::int64_t n = 0; n < rows; ++n)
           expected.at(t, n) += bf16_to_f32(bias[static_cast<std::size_t>(n)]);
       }
       CHECK(error(matrix(y, tokens, rows, rows), expected) < 1e-2);
-      CHECK(error(matrix(dx, tokens, columns, columns), mdy * w + v * ma) < 1e-2);
+      const Matrix found = matrix(dx, tokens, columns, columns);
+      CHECK(error(found, each.masked ? mdy * w : mdy * w + v * ma) < 1e-2);
       if (rank == 0) continue;
-      CHECK(error(matrix(da, rank, columns, columns), transposed(v) * mx) < 1e-2);
+      if (each.masked) CHECK(error(matrix(dinput, tokens, columns, columns), v * ma) < 1e-2);
+      CHECK(error(matrix(da, rank, columns, columns), transposed(v) * mi) < 1e-2);
       CHECK(error(matrix(db, rows, rank, r), transposed(mdy) * u) < 1e-2);
       for (std::int64_t i = rank * columns; i < r * columns; ++i)
         CHECK(da[static_cast<std::size_t>(i)] == 0.0f);
@@ -322,7 +351,7 @@ TEST_SUITE("products by cuBLASLt") {
             found(static_cast<std::size_t>(rows * size), 0x7fc0);
         std::vector<float> largest(static_cast<std::size_t>(rows)), sum(largest), picked(largest);
         test::Mirror mirror;
-        cuda::DenseProducts products(all_of(mirror, space), kSpaceBytes);
+        const cuda::DenseProducts products = products_with(mirror, space);
         mirror.finish(cuda::head_loss(products,
                                       {.hidden = all_of(mirror, hidden),
                                        .rows = rows,
@@ -353,7 +382,7 @@ TEST_SUITE("products by cuBLASLt") {
     std::vector<std::uint16_t> buffer(4096);
     std::vector<float> da(64 * 64, 1.0f), db(32 * 64, 1.0f);
     test::Mirror mirror;
-    cuda::DenseProducts products(all_of(mirror, space), kSpaceBytes);
+    const cuda::DenseProducts products = products_with(mirror, space);
     std::uint16_t* place = all_of(mirror, buffer);
     cuda::LinearWeight weight{};
     weight.w.rows = 32, weight.w.columns = 64;
@@ -364,7 +393,6 @@ TEST_SUITE("products by cuBLASLt") {
                                {.x = place,
                                 .tokens = 0,
                                 .x_stride = weight.stride(),
-                                .bias = nullptr,
                                 .x_and_u = place,
                                 .y = place,
                                 .y_stride = 32},
@@ -374,7 +402,6 @@ TEST_SUITE("products by cuBLASLt") {
                                          .tokens = 0,
                                          .dy_stride = 96,
                                          .dy_and_v = place,
-                                         .x_and_u = place,
                                          .dx = place,
                                          .dx_stride = 64,
                                          .da = all_of(mirror, da),
@@ -382,14 +409,10 @@ TEST_SUITE("products by cuBLASLt") {
                                         nullptr));
     CHECK(da == std::vector<float>(da.size()));
     CHECK(db == std::vector<float>(db.size()));
-    CHECK(cuda::linear_forward(products, weight,
-                               {.x = place,
-                                .tokens = 2,
-                                .x_stride = 64,
-                                .bias = nullptr,
-                                .x_and_u = place,
-                                .y = place,
-                                .y_stride = 32},
-                               nullptr) != 0);
+    CHECK(
+        cuda::linear_forward(
+            products, weight,
+            {.x = place, .tokens = 2, .x_stride = 64, .x_and_u = place, .y = place, .y_stride = 32},
+            nullptr) != 0);
   }
 }
