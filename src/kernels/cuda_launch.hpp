@@ -11,9 +11,6 @@
 
 namespace lorapp::kernels::cuda {
 
-/// True if CUDA kernels were compiled in.
-bool compiled() noexcept;
-
 /// The values of the sixteen codes, which travel to device code by value.
 struct CodeValues {
   float value[16];

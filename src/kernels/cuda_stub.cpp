@@ -1,8 +1,8 @@
-// The symbols of cuda_launch.hpp in a build without CUDA.
-#include "kernels/cuda_launch.hpp"
+// cuda_launchers.hpp in a build without CUDA.
+#include "kernels/cuda_launchers.hpp"
 
 namespace lorapp::kernels::cuda {
 
-bool compiled() noexcept { return false; }
+const Launchers* launchers() noexcept { return nullptr; }
 
 }  // namespace lorapp::kernels::cuda

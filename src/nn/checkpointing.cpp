@@ -3,6 +3,8 @@
 
 #include <lorapp/error.hpp>
 
+#include "quant/recompute.hpp"
+
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -57,6 +59,7 @@ class CheckpointFn : public torch::autograd::Function<CheckpointFn> {
     torch::Tensor output;
     {
       const torch::AutoGradMode with_graph(true);
+      const detail::RecomputeScope recompute;
       output = block(x);
     }
     const variable_list found = torch::autograd::grad({output}, wanted, output_gradients,

@@ -32,20 +32,20 @@ at::Tensor normalize(const at::Tensor& x,
                      const at::Tensor& scale) {
   const at::Tensor y = at::empty_like(x);
   const std::int64_t size = x.size(-1);
-  const auto& kernel = detail::kernel_table();
   float* factors = scale.defined() ? scale.mutable_data_ptr<float>() : nullptr;
-  detail::for_row_ranges(rows_of(x), size, [&](std::int64_t first, std::int64_t last) {
-    kernel.rms_norm({
-        .x = detail::elements(x, first * size),
-        .type = detail::float_type(x.scalar_type()),
-        .rows = last - first,
-        .size = size,
-        .weight = weight.const_data_ptr(),
-        .eps = static_cast<float>(eps),
-        .y = detail::mutable_elements(y, first * size),
-        .scale = factors != nullptr ? factors + first : nullptr,
-    });
-  });
+  detail::for_row_ranges(kOp, x.device(), rows_of(x), size,
+                         [&](const auto& kernel, std::int64_t first, std::int64_t last) {
+                           kernel.rms_norm({
+                               .x = detail::elements(x, first * size),
+                               .type = detail::float_type(x.scalar_type()),
+                               .rows = last - first,
+                               .size = size,
+                               .weight = weight.const_data_ptr(),
+                               .eps = static_cast<float>(eps),
+                               .y = detail::mutable_elements(y, first * size),
+                               .scale = factors != nullptr ? factors + first : nullptr,
+                           });
+                         });
   return y;
 }
 
@@ -66,7 +66,9 @@ class RmsNormFn : public torch::autograd::Function<RmsNormFn> {
     const variable_list saved = context->get_saved_variables();
     const at::Tensor &x = saved[0], &weight = saved[1], &scale = saved[2];
     const std::int64_t rows = rows_of(x), size = x.size(-1);
-    const std::int64_t blocks = (rows + kBlock - 1) / kBlock;
+    // A GPU's kernel has an order of its own.
+    const std::int64_t block_rows = detail::on_gpu(x.device()) ? rows : kBlock;
+    const std::int64_t blocks = (rows + block_rows - 1) / block_rows;
     at::Tensor dx, sums;
     // Not with the weight's gradient, which reads dy once more.
     if (context->needs_input_grad(0)) {
@@ -74,8 +76,8 @@ class RmsNormFn : public torch::autograd::Function<RmsNormFn> {
     }
     const at::Tensor dy = grads[0].contiguous();
     if (context->needs_input_grad(1)) sums = at::zeros({blocks, size}, scale.options());
-    const auto& kernel = detail::kernel_table();
-    const auto run = [&](std::int64_t first, std::int64_t last, float* dweight) {
+    const auto run = [&](const auto& kernel, std::int64_t first, std::int64_t last,
+                         float* dweight) {
       kernel.rms_norm_backward({
           .x = detail::elements(x, first * size),
           .type = detail::float_type(x.scalar_type()),
@@ -89,25 +91,29 @@ class RmsNormFn : public torch::autograd::Function<RmsNormFn> {
       });
     };
     if (!sums.defined()) {
-      detail::for_row_ranges(
-          rows, size, [&](std::int64_t first, std::int64_t last) { run(first, last, nullptr); });
+      detail::for_row_ranges(kOp, x.device(), rows, size,
+                             [&](const auto& kernel, std::int64_t first, std::int64_t last) {
+                               run(kernel, first, last, nullptr);
+                             });
       return {dx, at::Tensor(), at::Tensor()};
     }
-    at::parallel_for(0, blocks, 1, [&](std::int64_t first, std::int64_t last) {
-      for (std::int64_t block = first; block < last; ++block) {
-        run(block * kBlock, std::min(rows, (block + 1) * kBlock),
-            sums.mutable_data_ptr<float>() + block * size);
-      }
-    });
+    detail::for_row_ranges(kOp, x.device(), blocks, block_rows * size,
+                           [&](const auto& kernel, std::int64_t first, std::int64_t last) {
+                             for (std::int64_t block = first; block < last; ++block) {
+                               run(kernel, block * block_rows,
+                                   std::min(rows, (block + 1) * block_rows),
+                                   sums.mutable_data_ptr<float>() + block * size);
+                             }
+                           });
     return {dx, sums.sum(at::IntArrayRef{0}).to(weight.scalar_type()), at::Tensor()};
   }
 };
 
 bool has_kernel(const at::Tensor& x, const at::Tensor& weight) {
   return detail::has_row_kernel(x) && detail::has_row_kernel(weight) &&
-         weight.scalar_type() == x.scalar_type() && weight.dim() == 1 && x.dim() > 0 &&
-         x.size(-1) == weight.size(0) && x.numel() > 0 && x.is_contiguous() &&
-         weight.is_contiguous();
+         weight.device() == x.device() && weight.scalar_type() == x.scalar_type() &&
+         weight.dim() == 1 && x.dim() > 0 && x.size(-1) == weight.size(0) && x.numel() > 0 &&
+         x.is_contiguous() && weight.is_contiguous();
 }
 
 }  // namespace

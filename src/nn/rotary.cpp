@@ -11,6 +11,8 @@
 namespace lorapp {
 namespace {
 
+constexpr const char* kOp = "rotate";
+
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
@@ -21,22 +23,22 @@ at::Tensor turn(const at::Tensor& x,
                 bool back,
                 const at::Tensor& y) {
   const std::int64_t heads = x.size(1), size = x.size(2);
-  const auto& kernel = detail::kernel_table();
-  detail::for_row_ranges(x.size(0), heads * size, [&](std::int64_t first, std::int64_t last) {
-    kernel.rotate({
-        .x = detail::elements(x, first * x.stride(0)),
-        .type = detail::float_type(x.scalar_type()),
-        .tokens = last - first,
-        .heads = heads,
-        .size = size,
-        .token_stride = x.stride(0),
-        .head_stride = x.stride(1),
-        .cos = detail::elements(cos, first * (size / 2)),
-        .sin = detail::elements(sin, first * (size / 2)),
-        .back = back,
-        .y = detail::mutable_elements(y, first * heads * size),
-    });
-  });
+  detail::for_row_ranges(kOp, x.device(), x.size(0), heads * size,
+                         [&](const auto& kernel, std::int64_t first, std::int64_t last) {
+                           kernel.rotate({
+                               .x = detail::elements(x, first * x.stride(0)),
+                               .type = detail::float_type(x.scalar_type()),
+                               .tokens = last - first,
+                               .heads = heads,
+                               .size = size,
+                               .token_stride = x.stride(0),
+                               .head_stride = x.stride(1),
+                               .cos = detail::elements(cos, first * (size / 2)),
+                               .sin = detail::elements(sin, first * (size / 2)),
+                               .back = back,
+                               .y = detail::mutable_elements(y, first * heads * size),
+                           });
+                         });
   return y;
 }
 
@@ -52,7 +54,7 @@ class RotateFn : public torch::autograd::Function<RotateFn> {
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
-    detail::refuse_second_derivatives("rotate");
+    detail::refuse_second_derivatives(kOp);
     const variable_list saved = context->get_saved_variables();
     const at::Tensor dx = detail::gradient_like(grads[0], grads[0]);
     const at::Tensor dy = grads[0].stride(2) == 1 ? grads[0] : grads[0].contiguous();
@@ -62,7 +64,8 @@ class RotateFn : public torch::autograd::Function<RotateFn> {
 
 bool has_kernel(const at::Tensor& x, const Rotation& rotation) {
   const auto fits = [&](const at::Tensor& angles) {
-    return angles.is_cpu() && angles.scalar_type() == x.scalar_type() && angles.is_contiguous() &&
+    return angles.device() == x.device() && angles.scalar_type() == x.scalar_type() &&
+           angles.is_contiguous() &&
            angles.sizes() == at::IntArrayRef({x.size(0), 1, x.size(2) / 2}) &&
            !angles.requires_grad();
   };

@@ -4,6 +4,7 @@
 
 #include "quant/backend.hpp"
 #include "quant/float_type.hpp"
+#include "quant/gpu_kernels.hpp"
 #include "quant/grain.hpp"
 #include "quant/second_derivatives.hpp"
 
@@ -16,15 +17,27 @@
 
 namespace lorapp::detail {
 
-/// True for a plain tensor on the CPU of a type that kernels compute; strides are not looked at.
+/// True for a plain tensor on the CPU or a GPU with kernels, of a type that they compute; strides
+/// are not looked at.
 inline bool has_row_kernel(const at::Tensor& x) {
-  return x.is_cpu() && x.layout() == at::kStrided && has_float_type(x.scalar_type());
+  return (x.is_cpu() || on_gpu(x.device())) && x.layout() == at::kStrided &&
+         has_float_type(x.scalar_type());
 }
 
-/// f(first, last) for ranges of `rows` rows of `size` elements, from several threads.
+/// f(kernels, first, last) for ranges of `rows` rows of `size` elements: from several threads with
+/// the CPU's table, or once for all of them with a GPU's kernels (GpuKernels). `op` names itself in
+/// errors.
 template <class F>
-void for_row_ranges(std::int64_t rows, std::int64_t size, F f) {
-  at::parallel_for(0, rows, grain_for(size, kElementGrain), f);
+void for_row_ranges(
+    const char* op, const at::Device& device, std::int64_t rows, std::int64_t size, F f) {
+  if (on_gpu(device)) {
+    const GpuScope scope(device, op);
+    f(GpuKernels(scope), std::int64_t{0}, rows);
+    return;
+  }
+  const kernels::KernelTable& table = kernel_table();
+  at::parallel_for(0, rows, grain_for(size, kElementGrain),
+                   [&](std::int64_t first, std::int64_t last) { f(table, first, last); });
 }
 
 /// The elements of x, `index` elements on.

@@ -19,31 +19,33 @@ namespace {
 // Pairs of elements: each shares the bits of one hash.
 std::int64_t pairs_of(const torch::Tensor& x) { return (x.numel() + 1) / 2; }
 
-// apply_mask on the CPU, in float32, bfloat16 or float16.
+constexpr const char* kOp = "dropout";
+
+// apply_mask in float32, bfloat16 or float16.
 torch::Tensor apply_mask_with_kernel(const torch::Tensor& given, double p, std::uint64_t seed) {
   const torch::Tensor x = given.contiguous();
   const torch::Tensor out = at::empty_like(x);
-  const auto& kernel = detail::kernel_table();
   // Rounded to the type, as a factor of that type is.
   const float keep_scale =
       at::scalar_tensor(1 / (1 - p), x.scalar_type()).to(at::kFloat).item<float>();
-  detail::for_row_ranges(pairs_of(x), 2, [&](std::int64_t begin, std::int64_t end) {
-    kernel.dropout({
-        .x = detail::elements(x, 2 * begin),
-        .type = detail::float_type(x.scalar_type()),
-        .n = std::min(2 * end, x.numel()) - 2 * begin,
-        .key = seed_key(seed),
-        .first_pair = static_cast<std::uint64_t>(begin),
-        .threshold = drop_threshold(p),
-        .keep_scale = keep_scale,
-        .y = detail::mutable_elements(out, 2 * begin),
-    });
-  });
+  detail::for_row_ranges(kOp, x.device(), pairs_of(x), 2,
+                         [&](const auto& kernel, std::int64_t begin, std::int64_t end) {
+                           kernel.dropout({
+                               .x = detail::elements(x, 2 * begin),
+                               .type = detail::float_type(x.scalar_type()),
+                               .n = std::min(2 * end, x.numel()) - 2 * begin,
+                               .key = seed_key(seed),
+                               .first_pair = static_cast<std::uint64_t>(begin),
+                               .threshold = drop_threshold(p),
+                               .keep_scale = keep_scale,
+                               .y = detail::mutable_elements(out, 2 * begin),
+                           });
+                         });
   return out;
 }
 
 torch::Tensor apply_mask(const torch::Tensor& x, double p, std::uint64_t seed) {
-  LORAPP_CHECK(x.is_floating_point(), "dropout", "input has the type ", x.scalar_type(),
+  LORAPP_CHECK(x.is_floating_point(), kOp, "input has the type ", x.scalar_type(),
                "; expected a floating type");
   if (detail::has_row_kernel(x)) return apply_mask_with_kernel(x, p, seed);
   // On another device the mask is made here and moved: correct everywhere, fast on the CPU.
@@ -55,21 +57,23 @@ torch::Tensor apply_mask(const torch::Tensor& x, double p, std::uint64_t seed) {
     const scalar_t* from = source.defined() ? source.const_data_ptr<scalar_t>() : nullptr;
     scalar_t* to = out.mutable_data_ptr<scalar_t>();
     const auto keep_scale = static_cast<scalar_t>(1 / (1 - p));
-    detail::for_row_ranges(pairs_of(out), 2, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t pair = begin; pair < end; ++pair) {
-        // The low half is the even element's, the high half the odd one's.
-        const std::uint64_t bits = derive_seed(seed, static_cast<std::uint64_t>(pair));
-        const std::int64_t i = 2 * pair;
-        const auto value = [&](std::int64_t k) {
-          return from != nullptr ? from[k] * keep_scale : keep_scale;
-        };
-        to[i] = static_cast<std::uint32_t>(bits) < threshold ? scalar_t(0) : value(i);
-        if (i + 1 < out.numel()) {
-          to[i + 1] =
-              static_cast<std::uint32_t>(bits >> 32) < threshold ? scalar_t(0) : value(i + 1);
-        }
-      }
-    });
+    at::parallel_for(
+        0, pairs_of(out), detail::grain_for(2, detail::kElementGrain),
+        [&](std::int64_t begin, std::int64_t end) {
+          for (std::int64_t pair = begin; pair < end; ++pair) {
+            // The low half is the even element's, the high half the odd one's.
+            const std::uint64_t bits = derive_seed(seed, static_cast<std::uint64_t>(pair));
+            const std::int64_t i = 2 * pair;
+            const auto value = [&](std::int64_t k) {
+              return from != nullptr ? from[k] * keep_scale : keep_scale;
+            };
+            to[i] = static_cast<std::uint32_t>(bits) < threshold ? scalar_t(0) : value(i);
+            if (i + 1 < out.numel()) {
+              to[i + 1] =
+                  static_cast<std::uint32_t>(bits >> 32) < threshold ? scalar_t(0) : value(i + 1);
+            }
+          }
+        });
   });
   return x.is_cpu() ? out : x * out.to(x.device());
 }
@@ -95,7 +99,7 @@ struct SeededDropout : torch::autograd::Function<SeededDropout> {
 }  // namespace
 
 torch::Tensor seeded_dropout(const torch::Tensor& x, double p, std::uint64_t seed) {
-  LORAPP_CHECK(p >= 0 && p < 1, "dropout", "p is ", p, "; expected a probability in [0, 1)");
+  LORAPP_CHECK(p >= 0 && p < 1, kOp, "p is ", p, "; expected a probability in [0, 1)");
   if (p == 0) return x;
   return SeededDropout::apply(x, p, static_cast<std::int64_t>(seed));
 }

@@ -1,7 +1,6 @@
 // Names of instruction sets, and the errors about them.
 #include "quant/backend.hpp"
 
-#include "kernels/cuda_launch.hpp"
 #include "kernels/dispatch.hpp"
 #include "quant/self_test.hpp"
 
@@ -72,7 +71,5 @@ int kernel_threads() {
   return 1;
 #endif
 }
-
-bool cuda_available() { return kernels::cuda::compiled(); }
 
 }  // namespace lorapp

@@ -4,8 +4,11 @@
 #include <lorapp/quant/ops.hpp>
 
 #include "quant/checks.hpp"
+#include "quant/gpu.hpp"
+#include "quant/gpu_ops.hpp"
 #include "quant/packed_codes.hpp"
 #include "quant/products.hpp"
+#include "quant/recompute.hpp"
 #include "quant/second_derivatives.hpp"
 
 #include <ATen/ATen.h>
@@ -28,6 +31,7 @@ struct Saved : torch::CustomClassHolder {
   at::ScalarType compute_dtype = at::kFloat;
   std::optional<at::ScalarType> bias_dtype;  // none: no bias
   std::optional<LowRank> low_rank;           // without its tensors
+  at::Tensor matrix;                         // RecomputeScope's
 };
 
 // The weight as the kernels read it, packed for this call if it is not; nothing where they do not
@@ -58,6 +62,12 @@ class Nf4LinearFn : public torch::autograd::Function<Nf4LinearFn> {
     context->saved_data["saved"] = c10::IValue::make_capsule(saved);
 
     at::AutoDispatchBelowADInplaceOrView below;
+    if (detail::gpu_multiplies(weight, compute_dtype)) {
+      at::Tensor* matrix = detail::RecomputeScope::is_active() ? &saved->matrix : nullptr;
+      auto [y, u] = detail::gpu_forward(x, weight, bias, low_rank, matrix);
+      if (low_rank != nullptr) save(context, *saved, x, *low_rank, u);
+      return y;
+    }
     if (const auto packed = packed_for(weight, compute_dtype)) {
       auto [y, u] = detail::packed_forward(x, *packed, bias, compute_dtype, low_rank);
       if (low_rank != nullptr) save(context, *saved, x, *low_rank, u);
@@ -75,7 +85,7 @@ class Nf4LinearFn : public torch::autograd::Function<Nf4LinearFn> {
                  "second derivatives are not supported: the gradient of a 4-bit linear was itself "
                  "asked to be differentiable (create_graph)");
     const auto holder = context->saved_data["saved"].toCapsule();
-    const auto& saved = static_cast<const Saved&>(*holder);
+    auto& saved = static_cast<Saved&>(*holder);
     // Without the term dx depends on dy alone; with it, on what trains as well.
     if (saved.low_rank) detail::refuse_second_derivatives(kOp);
     at::NoGradGuard no_grad;
@@ -89,11 +99,17 @@ class Nf4LinearFn : public torch::autograd::Function<Nf4LinearFn> {
 
     detail::Gradients found;
     at::Tensor dbias;
-    if (const auto packed = packed_for(saved.weight, saved.compute_dtype)) {
-      std::optional<detail::SavedLowRank> low_rank;
-      if (saved.low_rank) low_rank = restored(*saved.low_rank, context->get_saved_variables());
-      found = detail::packed_backward(dy, *packed, saved.compute_dtype,
-                                      low_rank ? &*low_rank : nullptr, {needs_x, needs_a, needs_b});
+    std::optional<detail::SavedLowRank> low_rank;
+    if (saved.low_rank) low_rank = restored(*saved.low_rank, context->get_saved_variables());
+    const detail::SavedLowRank* term = low_rank ? &*low_rank : nullptr;
+    if (detail::gpu_multiplies(saved.weight, saved.compute_dtype)) {
+      if (needs_x || needs_a || needs_b) {
+        found = detail::gpu_backward(dy, saved.weight, term, {needs_x, needs_a, needs_b},
+                                     std::exchange(saved.matrix, {}));
+      }
+    } else if (const auto packed = packed_for(saved.weight, saved.compute_dtype)) {
+      found = detail::packed_backward(dy, *packed, saved.compute_dtype, term,
+                                      {needs_x, needs_a, needs_b});
     } else if (needs_x) {
       const at::Tensor dense = dequantize_4bit(saved.weight, saved.compute_dtype);
       found.x = at::matmul(dy.to(saved.compute_dtype), dense).to(dy.scalar_type());
@@ -184,6 +200,7 @@ torch::Tensor linear_4bit(const torch::Tensor& x,
                  x.device());
   }
   if (low_rank) check_low_rank(*low_rank, x, w);
+  detail::check_device(x.device(), kOp);
   const at::ScalarType dtype = resolve_compute_dtype(compute_dtype, x.device());
   const OptionalTensor b = has_bias ? bias : std::nullopt;
   const auto plain = [&] {
@@ -192,7 +209,7 @@ torch::Tensor linear_4bit(const torch::Tensor& x,
   };
   if (!low_rank) return plain();
   const bool packs = w.is_packed() || detail::PackedCodes::fits(w.tables());
-  if (!packs || dtype == at::kDouble) {
+  if (!detail::gpu_multiplies(w, dtype) && (!packs || dtype == at::kDouble)) {
     const at::Tensor y = plain();
     return y + low_rank_term(*low_rank, x).to(y.scalar_type());
   }

@@ -1,13 +1,14 @@
 // quantize_4bit and dequantize_4bit: arguments checked, blocks split over torch's threads.
 // The 4-bit linear is in nf4_linear_fn.cpp.
 #include <lorapp/error.hpp>
-#include <lorapp/quant/backend.hpp>
 #include <lorapp/quant/fp4.hpp>
 #include <lorapp/quant/ops.hpp>
 
 #include "quant/backend.hpp"
 #include "quant/checks.hpp"
 #include "quant/float_type.hpp"
+#include "quant/gpu.hpp"
+#include "quant/gpu_ops.hpp"
 #include "quant/grain.hpp"
 
 #include <ATen/ATen.h>
@@ -19,12 +20,6 @@
 
 namespace lorapp {
 namespace {
-
-void check_on_cpu(const at::Device& device, const char* op) {
-  LORAPP_CHECK(!device.is_cuda() || cuda_available(), op, "a tensor is on ", device,
-               ", but lorapp was built without CUDA kernels; expected a tensor on the CPU");
-  LORAPP_CHECK(device.is_cpu(), op, "a tensor is on ", device, ", expected a tensor on the CPU");
-}
 
 std::string position(std::int64_t flat, at::IntArrayRef sizes) {
   std::vector<std::int64_t> index(sizes.size());
@@ -39,12 +34,12 @@ std::string position(std::int64_t flat, at::IntArrayRef sizes) {
   return text + "]";
 }
 
-// Codes and absmax of all blocks; throws on a weight that is not finite.
-void quantize_blocks(const at::Tensor& w,
-                     const Codebook4& book,
-                     std::int64_t blocksize,
-                     const at::Tensor& codes,
-                     const at::Tensor& absmax) {
+// Codes and absmax of all blocks. Returns the index of the first weight that is not finite, or -1.
+std::int64_t quantize_blocks(const at::Tensor& w,
+                             const Codebook4& book,
+                             std::int64_t blocksize,
+                             const at::Tensor& codes,
+                             const at::Tensor& absmax) {
   const auto& kernel = detail::kernel_table();
   const std::int64_t n = w.numel(), blocks = absmax.numel();
   const auto* x = static_cast<const char*>(w.const_data_ptr());
@@ -70,11 +65,7 @@ void quantize_blocks(const at::Tensor& w,
         }
       });
   const std::int64_t bad = first_bad.load();
-  if (bad == kNone) return;
-  detail::fail(
-      "quantize_4bit",
-      detail::concat("the weight at ", position(bad, w.sizes()), " of ", w.sizes(), " is ",
-                     w.view({-1})[bad].to(at::kFloat).item<float>(), ", expected finite weights"));
+  return bad == kNone ? -1 : bad;
 }
 
 // Replaces the f32 absmax by 8-bit codes.
@@ -170,7 +161,7 @@ QuantizedTensor quantize_4bit(const torch::Tensor& w, const QuantConfig& config)
                ", expected at least one dimension and one element");
   LORAPP_CHECK(detail::is_valid_blocksize(config.blocksize), kOp, "blocksize is ", config.blocksize,
                ", expected a power of two from 32 to 4096");
-  check_on_cpu(w.device(), kOp);
+  detail::check_device(w.device(), kOp);
 
   static constexpr Codebook4 kNf4 = nf4_codebook();
   static constexpr Codebook4 kFp4 = fp4_codebook();
@@ -179,16 +170,28 @@ QuantizedTensor quantize_4bit(const torch::Tensor& w, const QuantConfig& config)
   const at::Tensor flat = w.detach().contiguous();
   const std::int64_t n = flat.numel();
   QuantizedTensor::Parts parts;
-  parts.codes = at::empty({(n + 1) / 2}, at::kByte);
-  parts.absmax = at::empty({(n + config.blocksize - 1) / config.blocksize}, at::kFloat);
-  parts.code = at::empty({16}, at::kFloat);
-  std::copy_n(book.value, 16, parts.code.mutable_data_ptr<float>());
+  const at::Tensor code = at::empty({16}, at::kFloat);
+  std::copy_n(book.value, 16, code.mutable_data_ptr<float>());
+  parts.code = code.to(flat.device());
   parts.blocksize = config.blocksize;
   parts.quant_type = config.quant_type;
   parts.dtype = w.scalar_type();
   parts.shape = w.sizes().vec();
-  quantize_blocks(flat, book, config.blocksize, parts.codes, parts.absmax);
-  if (config.use_double_quant) nest_absmax(parts);
+  const bool gpu = detail::on_gpu(flat.device());
+  std::int64_t bad = -1;
+  if (gpu) {
+    auto found = detail::gpu_quantize(flat, book, config.blocksize);
+    parts.codes = std::move(found.codes);
+    parts.absmax = std::move(found.absmax);
+    bad = found.first_not_finite;
+  } else {
+    parts.codes = at::empty({(n + 1) / 2}, at::kByte);
+    parts.absmax = at::empty({(n + config.blocksize - 1) / config.blocksize}, at::kFloat);
+    bad = quantize_blocks(flat, book, config.blocksize, parts.codes, parts.absmax);
+  }
+  LORAPP_CHECK(bad < 0, kOp, "the weight at ", position(bad, w.sizes()), " of ", w.sizes(), " is ",
+               flat.view({-1})[bad].to(at::kFloat).item<float>(), ", expected finite weights");
+  if (config.use_double_quant) gpu ? detail::gpu_nest_absmax(parts) : nest_absmax(parts);
   return QuantizedTensor::from_parts(std::move(parts), kOp);
 }
 
@@ -198,10 +201,14 @@ torch::Tensor dequantize_4bit(const QuantizedTensor& w, std::optional<torch::Dty
   const at::ScalarType dtype = out.value_or(w.dtype());
   LORAPP_CHECK(detail::is_compute_dtype(dtype), kOp, "the output dtype is ", dtype,
                ", expected float32, bfloat16, float16 or float64");
-  check_on_cpu(w.device(), kOp);
+  detail::check_device(w.device(), kOp);
   const at::ScalarType direct = detail::is_quantizable(dtype) ? dtype : at::kFloat;
-  const at::Tensor dense = at::empty(w.shape(), direct);
-  dequantize_blocks(w, detail::float_type(direct), dense.mutable_data_ptr());
+  const at::Tensor dense = at::empty(w.shape(), at::device(w.device()).dtype(direct));
+  if (detail::on_gpu(w.device())) {
+    detail::gpu_dequantize(w, dense);
+  } else {
+    dequantize_blocks(w, detail::float_type(direct), dense.mutable_data_ptr());
+  }
   return dense.to(dtype);
 }
 

@@ -7,6 +7,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
 
 namespace lorapp {
@@ -112,6 +113,9 @@ QuantizedTensor QuantizedTensor::from_parts(Parts parts, std::string_view name) 
 
   QuantizedTensor tensor;
   tensor.parts_ = std::move(parts);
+  const at::Tensor code = tensor.parts_.code.to(at::kCPU);
+  std::copy_n(code.const_data_ptr<float>(), tensor.code_values_.size(),
+              tensor.code_values_.begin());
   return tensor;
 }
 
@@ -165,6 +169,7 @@ QuantizedTensor QuantizedTensor::to(torch::Device device) const {
   LORAPP_CHECK(defined(), "quantized_tensor", "to(", device, "): the tensor is empty");
   if (device == this->device()) return *this;
   QuantizedTensor moved;
+  moved.code_values_ = code_values_;
   moved.parts_ = parts();
   for (at::Tensor* tensor : {&moved.parts_.codes, &moved.parts_.absmax, &moved.parts_.code,
                              &moved.parts_.nested_absmax, &moved.parts_.nested_code}) {

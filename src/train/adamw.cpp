@@ -7,6 +7,7 @@
 #include <lorapp/train/adamw.hpp>
 
 #include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -27,6 +28,19 @@ constexpr std::int64_t kNormBlock = 65536;
 
 std::string moment_name(const char* moment, const std::string& parameter) {
   return std::string(moment) + "." + parameter;
+}
+
+// Waits for the sum.
+double gpu_sum_of_squares(const torch::Tensor& x) {
+  const detail::GpuScope scope(x.device(), kOp);
+  const torch::Tensor sums =
+      at::empty({kernels::cuda::kPartialSums + 1}, x.options().dtype(torch::kFloat64));
+  auto* partial = sums.mutable_data_ptr<double>();
+  double* total = partial + kernels::cuda::kPartialSums;
+  scope.check(scope.kernels().sum_of_squares(x.const_data_ptr<float>(), x.numel(), partial, total,
+                                             scope.stream()),
+              "sum_of_squares", x.numel(), " elements");
+  return sums[kernels::cuda::kPartialSums].item<double>();
 }
 
 }  // namespace
@@ -51,16 +65,19 @@ AdamW::AdamW(std::vector<std::pair<std::string, torch::Tensor>> parameters, Opti
     if (!parameter.is_floating_point()) {
       problems.add(name, " has the type ", parameter.scalar_type(), "; expected a floating type");
     }
-    if (!parameter.is_cpu()) {
-      problems.add(name, " is on ", parameter.device(), "; this optimizer works on the CPU");
+    if (parameter.device() != parameters.front().second.device()) {
+      problems.add(name, " is on ", parameter.device(), ", ", parameters.front().first, " on ",
+                   parameters.front().second.device(), "; expected one device");
     }
     if (!parameter.is_contiguous()) problems.add(name, " is not contiguous");
     total += parameter.numel();
   }
   if (parameters.empty()) problems.add("there are none");
   problems.throw_if_any();
+  const torch::Device device = parameters.front().second.device();
+  detail::check_device(device, kOp);
 
-  const auto f32 = torch::TensorOptions().dtype(torch::kFloat32);
+  const auto f32 = torch::TensorOptions().dtype(torch::kFloat32).device(device);
   gradients_ = at::zeros({total}, f32);
   moments_ = at::zeros({2, total}, f32);
   std::int64_t begin = 0;
@@ -115,6 +132,7 @@ void AdamW::accumulate() {
 }
 
 double AdamW::grad_norm() const {
+  if (detail::on_gpu(gradients_.device())) return std::sqrt(gpu_sum_of_squares(gradients_));
   const float* g = gradients_.const_data_ptr<float>();
   const std::int64_t count = gradients_.numel();
   const std::int64_t blocks = (count + kNormBlock - 1) / kNormBlock;
@@ -138,7 +156,6 @@ void AdamW::step(double learning_rate, double clip) {
   const auto t = static_cast<double>(num_steps_);
   const double bias_correction1 = 1 - std::pow(options_.beta1, t);
   const double bias_correction2 = 1 - std::pow(options_.beta2, t);
-  const kernels::KernelTable& kernel = detail::kernel_table();
   for (Slot& slot : slots_) {
     const AdamWStep constants{
         .decay = static_cast<float>(1 - learning_rate * slot.weight_decay),
@@ -155,9 +172,11 @@ void AdamW::step(double learning_rate, double clip) {
     const float* g = slot.gradient.const_data_ptr<float>();
     float* m = slot.m.mutable_data_ptr<float>();
     float* v = slot.v.mutable_data_ptr<float>();
-    detail::for_row_ranges(values.numel(), 1, [&](std::int64_t begin, std::int64_t end) {
-      kernel.adamw({p + begin, g + begin, m + begin, v + begin, end - begin, constants});
-    });
+    detail::for_row_ranges(
+        kOp, values.device(), values.numel(), 1,
+        [&](const auto& kernel, std::int64_t begin, std::int64_t end) {
+          kernel.adamw({p + begin, g + begin, m + begin, v + begin, end - begin, constants});
+        });
     if (slot.master.defined()) slot.parameter.copy_(slot.master);
   }
 }

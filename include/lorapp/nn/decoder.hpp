@@ -206,7 +206,9 @@ class LORAPP_API DecoderLM : public CausalLM {
     LORAPP_CHECK(head_->adapter() == nullptr, "causal_lm",
                  "lm_head has an adapter; unload() it before the weight is put into 8 bits");
     const bool tied = !head_->named_parameters(/*recurse=*/false).contains("weight");
-    head_->set_int8(quantize_int8(head_->dense_weight(), "lm_head.weight"), tied);
+    const torch::Tensor weight = head_->dense_weight();  // 8-bit codes are made on the CPU
+    head_->set_int8(quantize_int8(weight.to(torch::kCPU), "lm_head.weight").to(weight.device()),
+                    tied);
   }
 
   Decoder& model() { return model_; }

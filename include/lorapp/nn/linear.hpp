@@ -176,7 +176,7 @@ class LORAPP_API LinearImpl : public torch::nn::Module {
 
  private:
   void move_quantized(torch::Device device) {
-    if (quantized_) quantized_ = quantized_->to(device);
+    if (quantized_) quantized_ = quantized_->to(device).packed();
     if (int8_) int8_ = int8_->to(device);
   }
 

@@ -24,8 +24,8 @@ inline torch::Tensor composed_swiglu(const torch::Tensor& gate, const torch::Ten
 
 }  // namespace detail
 
-/// silu(gate) · up, element by element. Contiguous operands on the CPU go through one kernel, which
-/// keeps nothing but them and can be differentiated once.
+/// silu(gate) · up, element by element. Contiguous operands on the CPU, or a GPU with kernels, go
+/// through one kernel, which keeps nothing but them and can be differentiated once.
 LORAPP_API torch::Tensor swiglu(const torch::Tensor& gate, const torch::Tensor& up);
 
 /// How swiglu(gate, up) is made again.

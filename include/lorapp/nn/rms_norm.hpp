@@ -31,7 +31,8 @@ inline torch::Tensor composed_rms_norm(const torch::Tensor& x,
 }  // namespace detail
 
 /// Root mean square normalization (Zhang and Sennrich 2019). x […, n], weight [n].
-/// Contiguous rows on the CPU go through one kernel, which can be differentiated once.
+/// Contiguous rows on the CPU, or a GPU with kernels, go through one kernel, which can be
+/// differentiated once.
 LORAPP_API torch::Tensor rms_norm(const torch::Tensor& x, const torch::Tensor& weight, double eps);
 
 /// The layer. It holds no weight until set_weight() gives it one.

@@ -221,7 +221,8 @@ inline torch::Tensor composed_rotate(const torch::Tensor& x, const Rotation& rot
 
 }  // namespace detail
 
-/// Turns x [T, heads, d]. On the CPU one kernel does, which can be differentiated once.
+/// Turns x [T, heads, d]. On the CPU, and a GPU with kernels, one kernel does, which can be
+/// differentiated once.
 LORAPP_API torch::Tensor rotate(const torch::Tensor& x, const Rotation& rotation);
 
 }  // namespace lorapp

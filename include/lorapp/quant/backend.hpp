@@ -5,6 +5,7 @@
 
 #include <lorapp/export.hpp>
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -35,7 +36,26 @@ class LORAPP_API ScopedIsa {
 /// built without LibTorch's OpenMP.
 LORAPP_API int kernel_threads();
 
-/// True if lorapp was built with CUDA kernels.
+/// True if lorapp was built with CUDA kernels; there may be no GPU (cuda_devices).
 LORAPP_API bool cuda_available();
+
+/// The architectures that they were compiled for, as in "80,90" (entries of LORAPP_CUDA_ARCHS); empty if none.
+LORAPP_API std::string cuda_architectures();
+
+/// A GPU of this machine.
+struct CudaDevice {
+  std::string name;
+  int major = 0, minor = 0;  ///< of its compute capability
+  int processors = 0;        ///< streaming multiprocessors
+  std::int64_t memory_bytes = 0;
+  std::string problem;  ///< why the kernels do not run on it, and what would help; empty if they do
+};
+
+/// All that CUDA finds, in its order: number i is torch::Device(torch::kCUDA, i).
+LORAPP_API std::vector<CudaDevice> cuda_devices();
+
+/// Why there is none, and what would help (a driver that is missing or older than CUDA asks for,
+/// no kernels in this build); empty if there is one.
+LORAPP_API std::string cuda_problem();
 
 }  // namespace lorapp

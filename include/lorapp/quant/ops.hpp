@@ -17,8 +17,10 @@ namespace lorapp {
 
 /// Quantizes a weight of any shape, row-major, in blocks of config.blocksize (Dettmers et al. 2023,
 /// "QLoRA", section 3). `w` is float32, bfloat16 or float16 with at least one element, and may be
-/// non-contiguous. The bytes do not depend on the device, the instruction set or the thread count.
-/// Throws Error on an infinite or NaN weight, naming its position.
+/// non-contiguous. The bytes do not depend on the instruction set or the thread count, and on a GPU
+/// are the same but for the offset of nested scales, which may be the next float: it is summed in
+/// another order. Throws Error on an infinite or NaN weight, naming its position; a GPU is waited
+/// for to know.
 LORAPP_API QuantizedTensor quantize_4bit(const torch::Tensor& w, const QuantConfig& config = {});
 
 /// The dense weight. Each value is rounded to w.dtype(), as bitsandbytes does, then converted to
@@ -54,6 +56,12 @@ struct LowRank {
 /// No dense weight exists at any time where w can be packed (QuantizedTensor::packed): w that is
 /// not is packed for the call. Up to four rows (a token that is generated) are multiplied with
 /// code · absmax as it is in float32, more rows with the weights that dequantize_4bit gives.
+///
+/// On a GPU, in bfloat16 and with sizes that are multiples of 8, few rows (at most 64, fewer for a
+/// small weight) are multiplied with the codes as they are, rounded to bfloat16 before their scale;
+/// for more, w becomes dense for the call, with the low-rank term as further columns, and operands
+/// of that term are rounded to bfloat16 as well. Otherwise w becomes dense for LibTorch's product.
+/// Work goes to LibTorch's current stream, nothing waits for it, and a CUDA graph can capture it.
 ///
 /// Autograd: the gradient of x is dy · W, decoded again, so that the graph keeps nothing but the
 /// codes; W has no gradient; bias, A and B have one if they require it. For those of A and B it

@@ -9,6 +9,7 @@
 
 #include <torch/types.h>
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -44,7 +45,8 @@ class LORAPP_API QuantizedTensor {
   QuantizedTensor() = default;
 
   /// Checks all parts against each other and throws one Error that lists every problem and names
-  /// `name`. The tables of a file are kept and used as they are.
+  /// `name`. The tables of a file are kept and used as they are. Parts on a GPU are waited for;
+  /// whether their scales are finite is not looked at.
   static QuantizedTensor from_parts(Parts parts, std::string_view name = "quantized tensor");
 
   bool defined() const noexcept { return parts_.code.defined(); }
@@ -87,9 +89,12 @@ class LORAPP_API QuantizedTensor {
   /// parts that a packed weight has.
   const detail::PackedCodes* packed_codes() const noexcept { return packed_.get(); }
   const Parts& tables() const noexcept { return parts_; }
+  /// code(), on the host.
+  const std::array<float, 16>& code_values() const noexcept { return code_values_; }
 
  private:
   Parts parts_;  // of a packed weight, without codes and absmax
+  std::array<float, 16> code_values_{};
   std::shared_ptr<const detail::PackedCodes> packed_;
 };
 

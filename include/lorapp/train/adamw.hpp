@@ -36,7 +36,8 @@ class LORAPP_API AdamW {
     double weight_decay = 0;
   };
 
-  /// `parameters` with their names, all contiguous, on the CPU and of a floating dtype.
+  /// `parameters` with their names, all contiguous, of a floating dtype, and on
+  /// one device: the CPU, or a GPU with kernels. Gradients and moments lie there too.
   AdamW(std::vector<std::pair<std::string, torch::Tensor>> parameters, Options options);
   ~AdamW();
   AdamW(const AdamW&) = delete;

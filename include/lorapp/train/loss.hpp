@@ -43,7 +43,8 @@ inline torch::Tensor composed_loss(const torch::Tensor& logits, const torch::Ten
 
 /// The same sum by one kernel, in double. With `grad_scale`, logits become the gradient of
 /// grad_scale · sum. Nothing, and logits as they were, unless they are float32, bfloat16 or float16
-/// and contiguous on the CPU. Labels outside the vocabulary are an Error.
+/// and contiguous, on the CPU or a GPU with kernels. Labels outside the vocabulary are an Error. On
+/// a GPU it waits for the sum.
 LORAPP_API std::optional<double> row_loss(const torch::Tensor& logits,
                                           const torch::Tensor& labels,
                                           std::optional<double> grad_scale);
