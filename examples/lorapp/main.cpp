@@ -40,6 +40,11 @@ int guarded(CLI::App& app, const F& run) {
     return report(std::string(error.what()) + "\nRun with --help for the options.", kUsageError);
   } catch (const lorapp::Error& error) {
     return report(error.what(), kFailed);
+  } catch (const c10::OutOfMemoryError& error) {
+    return report(std::string("the GPU's memory is full; a smaller batch, a shorter --max-length or "
+                              "--gradient-checkpointing takes less: ") +
+                      error.what_without_backtrace(),
+                  kFailed);
   } catch (const c10::Error& error) {
     return report(error.what_without_backtrace(), kFailed);
   } catch (const std::bad_alloc&) {

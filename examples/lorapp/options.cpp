@@ -65,12 +65,28 @@ std::string check_blocksize(const std::string& text) {
   return "expected a power of two from 32 to 4096, found \"" + text + "\"";
 }
 
+// auto: the first GPU that the kernels run on, else the CPU.
 torch::Device choose_device(const std::string& name) {
-  if (name == "auto" || name == "cpu") return torch::kCPU;
-  LORAPP_CHECK(cuda_available(), "device", "--device ", name,
-               ": this lorapp was built without CUDA; use --device cpu, or build with "
-               "LORAPP_CUDA=ON");
-  return torch::Device(name);
+  if (name == "cpu") return torch::kCPU;
+  const std::vector<CudaDevice> gpus = cuda_devices();
+  if (name == "auto") {
+    for (std::size_t i = 0; i < gpus.size(); ++i) {
+      if (gpus[i].problem.empty()) return {torch::kCUDA, static_cast<c10::DeviceIndex>(i)};
+    }
+    return torch::kCPU;
+  }
+  const auto fail = [&](const std::string& why) {
+    detail::fail("device", "--device " + name + " cannot be used: " + why);
+  };
+  if (const std::string problem = cuda_problem(); !problem.empty()) fail(problem);
+  const torch::Device device(name);
+  const auto index = static_cast<std::size_t>(device.has_index() ? device.index() : 0);
+  if (index >= gpus.size()) {
+    fail("this machine has " + std::to_string(gpus.size()) + (gpus.size() == 1 ? " GPU" : " GPUs") +
+         ", numbered from 0");
+  }
+  if (!gpus[index].problem.empty()) fail(gpus[index].name + ": " + gpus[index].problem);
+  return {torch::kCUDA, static_cast<c10::DeviceIndex>(index)};
 }
 
 }  // namespace

@@ -133,6 +133,23 @@ std::string cuda_problem() {
   return why_none(detail::state().found()).value_or("");
 }
 
+std::int64_t most_packed_rows(torch::Device device,
+                              std::int64_t rows,
+                              std::int64_t columns,
+                              std::int64_t blocksize) {
+  constexpr const char* kOp = "most_packed_rows";
+  LORAPP_CHECK(detail::on_gpu(device), kOp, "there are no kernels for ", device,
+               ", expected a GPU in a build with CUDA");
+  const detail::GpuScope scope(device, kOp);
+  using kernels::cuda::ProductKind;
+  std::int64_t most = kernels::SmallProductMap::kMostTokens;
+  while (most > 0 && kernels::cuda::choose_product(scope.gpu(), most, rows, columns, blocksize) !=
+                         ProductKind::small) {
+    --most;
+  }
+  return most;
+}
+
 std::string cuda_architectures() {
   return cuda_available() ? kernels::cuda::launchers()->architectures : "";
 }

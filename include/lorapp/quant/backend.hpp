@@ -5,6 +5,8 @@
 
 #include <lorapp/export.hpp>
 
+#include <torch/types.h>
+
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -39,7 +41,8 @@ LORAPP_API int kernel_threads();
 /// True if lorapp was built with CUDA kernels; there may be no GPU (cuda_devices).
 LORAPP_API bool cuda_available();
 
-/// The architectures that they were compiled for, as in "80,90" (entries of LORAPP_CUDA_ARCHS); empty if none.
+/// The architectures that they were compiled for, as in "80,90" (entries of LORAPP_CUDA_ARCHS);
+/// empty if none.
 LORAPP_API std::string cuda_architectures();
 
 /// A GPU of this machine.
@@ -57,5 +60,13 @@ LORAPP_API std::vector<CudaDevice> cuda_devices();
 /// Why there is none, and what would help (a driver that is missing or older than CUDA asks for,
 /// no kernels in this build); empty if there is one.
 LORAPP_API std::string cuda_problem();
+
+/// The most rows of x that a GPU multiplies with the codes of a weight [rows, columns] in blocks of
+/// `blocksize` as they are; for more it makes the weight dense (linear_4bit). Throws Error where
+/// there are no kernels for `device`.
+LORAPP_API std::int64_t most_packed_rows(torch::Device device,
+                                         std::int64_t rows,
+                                         std::int64_t columns,
+                                         std::int64_t blocksize = 64);
 
 }  // namespace lorapp

@@ -50,7 +50,9 @@ class Heap final : public c10::Allocator {
          now = live) {
     }
     char* data = static_cast<char*>(start) + kHeader;
-    std::memset(data, 0xff, bytes);  // NaN: what is read before it is written shows
+    // NaN: what is read before it is written shows. The space of products is too large to fill.
+    constexpr std::size_t kFilled = std::size_t{1} << 22;
+    if (bytes <= kFilled) std::memset(data, 0xff, bytes);
     return {data, data, &release, kDevice};
   }
   c10::DeleterFnPtr raw_deleter() const override { return &release; }
