@@ -1,3 +1,62 @@
-# How nvcc compiles the kernels of cuda/, wherever it is called from.
+# nvcc: where it is, how it compiles the kernels of cuda/, wherever it is called from, and whether it can.
 #  - no contraction: codecs and optimizer steps have the bits of the CPU's kernels; sums that may be fused say so (fmaf)
 set(LORAPP_NVCC_FLAGS -O3 --fmad=false)
+
+if(CMAKE_CUDA_COMPILER)
+  unset(LORAPP_NVCC CACHE)  # the project's choice, also where another was found before
+endif()
+find_program(LORAPP_NVCC NAMES ${CMAKE_CUDA_COMPILER} $ENV{CUDACXX} nvcc
+  HINTS "${CUDAToolkit_ROOT}" ENV CUDAToolkit_ROOT ENV CUDA_HOME ENV CUDA_PATH PATHS /usr/local/cuda PATH_SUFFIXES bin)
+mark_as_advanced(LORAPP_NVCC)
+
+# lorapp_cuda_architectures(<out>): LORAPP_CUDA_ARCHS as CMake takes it: machine code for each, and PTX of the newest for later GPUs.
+function(lorapp_cuda_architectures out)
+  set(archs ${LORAPP_CUDA_ARCHS})
+  list(FILTER archs EXCLUDE REGEX "^([89]|[1-9][0-9])[0-9][af]?$")
+  if(archs OR NOT LORAPP_CUDA_ARCHS)
+    message(FATAL_ERROR "lorapp: LORAPP_CUDA_ARCHS expects compute capabilities from 8.0, such as 80;90 or 90a, found \"${LORAPP_CUDA_ARCHS}\"")
+  endif()
+  set(archs ${LORAPP_CUDA_ARCHS})
+  list(REMOVE_DUPLICATES archs)
+  list(SORT archs COMPARE NATURAL)
+  list(GET archs -1 newest)
+  string(REGEX MATCH "[0-9]+" newest "${newest}")
+  list(TRANSFORM archs APPEND "-real")
+  set(${out} ${archs} "${newest}-virtual" PARENT_SCOPE)
+endfunction()
+
+# lorapp_nvcc_lacks(<out> <major> <nvcc> <its host compiler> architecture…): why that nvcc cannot compile the kernels, with what
+# helps; empty where it can, and then <major> is the major version of its CUDA.
+function(lorapp_nvcc_lacks out major nvcc host_compiler)
+  set(${out} "" PARENT_SCOPE)
+  execute_process(COMMAND "${nvcc}" --version OUTPUT_VARIABLE version ERROR_VARIABLE version RESULT_VARIABLE status)
+  if(NOT version MATCHES "release ([0-9]+)\\.[0-9]+")
+    set(${out} "${nvcc} --version does not answer as nvcc does. Name the folder of a CUDA toolkit with CUDAToolkit_ROOT" PARENT_SCOPE)
+    return()
+  endif()
+  set(${major} ${CMAKE_MATCH_1} PARENT_SCOPE)
+  set(asked "${nvcc};${CMAKE_MATCH_0};${host_compiler};${ARGN}")
+  if(asked STREQUAL LORAPP_NVCC_CAN)
+    return()
+  endif()
+  set(codes "")
+  foreach(arch IN LISTS ARGN)
+    string(REGEX MATCH "^[0-9a-z]+" number "${arch}")
+    string(REGEX REPLACE ".*-(real|virtual)$" "\\1" kind "${arch}")
+    string(REGEX REPLACE "^real$" "sm" kind "${kind}")
+    string(REGEX REPLACE "^virtual$" "compute" kind "${kind}")
+    list(APPEND codes -gencode "arch=compute_${number},code=${kind}_${number}")
+  endforeach()
+  set(probe "${CMAKE_CURRENT_BINARY_DIR}/CMakeFiles/lorapp_nvcc_probe.cu")
+  file(WRITE "${probe}" "#include <cublasLt.h>\n#include <cuda_runtime.h>\n__global__ void probe() {}\nvoid launch() { probe<<<1, 1>>>(); }\n")
+  execute_process(COMMAND "${nvcc}" -ccbin "${host_compiler}" ${LORAPP_NVCC_FLAGS} -std=c++17 ${codes} -c "${probe}" -o "${probe}.o"
+    RESULT_VARIABLE status OUTPUT_VARIABLE output ERROR_VARIABLE output)
+  if(NOT status EQUAL 0)
+    string(STRIP "${output}" output)
+    list(JOIN LORAPP_CUDA_ARCHS ", sm_" archs)
+    set(${out} "${nvcc} does not compile a kernel for sm_${archs} with ${host_compiler} (LORAPP_CUDA_ARCHS and CMAKE_CUDA_HOST_COMPILER \
+choose others). It says: ${output}" PARENT_SCOPE)
+    return()
+  endif()
+  set(LORAPP_NVCC_CAN "${asked}" CACHE INTERNAL "What nvcc was seen to compile")
+endfunction()

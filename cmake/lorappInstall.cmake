@@ -22,7 +22,7 @@ configure_package_config_file(cmake/lorappConfig.cmake.in "${PROJECT_BINARY_DIR}
   INSTALL_DESTINATION "${LORAPP_CMAKE_DIR}"
   NO_SET_AND_CHECK_MACRO)
 write_basic_package_version_file("${PROJECT_BINARY_DIR}/lorappConfigVersion.cmake" COMPATIBILITY SameMinorVersion)
-set(lorapp_finders cmake/lorappTorch.cmake cmake/lorappSentencepiece.cmake)
+set(lorapp_finders cmake/lorappTorch.cmake cmake/lorappTorchCuda.cmake cmake/lorappSentencepiece.cmake)
 install(FILES
   "${PROJECT_BINARY_DIR}/lorappConfig.cmake" "${PROJECT_BINARY_DIR}/lorappConfigVersion.cmake" ${lorapp_finders}
   DESTINATION "${LORAPP_CMAKE_DIR}")

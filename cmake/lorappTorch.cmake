@@ -1,6 +1,7 @@
 # Finds LibTorch without the side effects of find_package(Torch), and defines the target lorapp::torch.
 #
 # A CPU build links libtorch_cpu and libc10 only, so that it needs no CUDA toolkit even where LibTorch is the CUDA package.
+# A CUDA build adds lorappTorchCuda.cmake.
 # Searched in order: TORCH_ROOT, Torch_DIR, CMAKE_PREFIX_PATH, the torch package of the python3 on PATH.
 # The same file is installed with the package, so that a consumer's build finds its own LibTorch the same way.
 if(TARGET lorapp::torch)
@@ -25,6 +26,7 @@ if(NOT _lorapp_torch_named STREQUAL "${LORAPP_TORCH_NAMED}")
   unset(LORAPP_TORCH_CPU_LIBRARY CACHE)
   unset(LORAPP_C10_LIBRARY CACHE)
   unset(LORAPP_TORCH_LINKS CACHE)
+  unset(LORAPP_TORCH_CUDA_LINKS CACHE)
   set(LORAPP_TORCH_NAMED "${_lorapp_torch_named}" CACHE INTERNAL "TORCH_ROOT and Torch_DIR of the last run")
 endif()
 
@@ -82,22 +84,32 @@ if(_lorapp_gomp)
   set_property(TARGET lorapp::torch APPEND PROPERTY INTERFACE_LINK_LIBRARIES lorapp::gomp)
 endif()
 
-# A LibTorch whose own companions are missing (CUDA libraries beside a Python package) fails at every later link; say so now.
-if(NOT LORAPP_TORCH_LINKS)
-  set(_lorapp_probe "${CMAKE_CURRENT_BINARY_DIR}/CMakeFiles/lorapp_torch_probe")
-  file(WRITE "${_lorapp_probe}/probe.cpp" "int main() { return 0; }\n")
-  try_compile(LORAPP_TORCH_LINKS "${_lorapp_probe}/build" SOURCES "${_lorapp_probe}/probe.cpp"
-    LINK_OPTIONS -Wl,--no-as-needed LINK_LIBRARIES "${LORAPP_TORCH_CPU_LIBRARY}" "${LORAPP_C10_LIBRARY}"
-    OUTPUT_VARIABLE _lorapp_probe_output)
-  if(NOT LORAPP_TORCH_LINKS)
-    string(REGEX MATCHALL "[^ \t\n]+, needed by [^\n]*not found" _lorapp_torch_lost "${_lorapp_probe_output}")
-    list(TRANSFORM _lorapp_torch_lost REPLACE ", needed by.*" "")
-    list(REMOVE_DUPLICATES _lorapp_torch_lost)
-    if(_lorapp_torch_lost)
-      list(JOIN _lorapp_torch_lost ", " _lorapp_probe_output)
-      set(_lorapp_probe_output "It needs ${_lorapp_probe_output}, which are not there; the Python package has them in its nvidia-* companions.")
-    endif()
-    message(FATAL_ERROR "lorapp: a program does not link with the LibTorch in ${LORAPP_TORCH_ROOT}. ${_lorapp_probe_output}")
+# lorapp_probe_torch(<cache variable> <problem> library…): whether a program links with them; if not, why. A LibTorch whose
+# own companions are missing (CUDA libraries beside a Python package) would fail at every later link.
+function(lorapp_probe_torch links problem)
+  set(${problem} "" PARENT_SCOPE)
+  if(${links})
+    return()
   endif()
+  set(probe "${CMAKE_CURRENT_BINARY_DIR}/CMakeFiles/lorapp_torch_probe")
+  file(WRITE "${probe}/probe.cpp" "int main() { return 0; }\n")
+  try_compile(${links} "${probe}/build" SOURCES "${probe}/probe.cpp"
+    LINK_OPTIONS -Wl,--no-as-needed LINK_LIBRARIES ${ARGN} OUTPUT_VARIABLE output)
+  if(${links})
+    return()
+  endif()
+  string(REGEX MATCHALL "[^ \t\n]+, needed by [^\n]*not found" lost "${output}")
+  list(TRANSFORM lost REPLACE ", needed by.*" "")
+  list(REMOVE_DUPLICATES lost)
+  if(lost)
+    list(JOIN lost ", " lost)
+    set(output "It needs ${lost}, which are not there; the Python package has them in its nvidia-* companions.")
+  endif()
+  set(${problem} "a program does not link with the LibTorch in ${LORAPP_TORCH_ROOT}. ${output}" PARENT_SCOPE)
+endfunction()
+
+lorapp_probe_torch(LORAPP_TORCH_LINKS _lorapp_torch_problem "${LORAPP_TORCH_CPU_LIBRARY}" "${LORAPP_C10_LIBRARY}")
+if(_lorapp_torch_problem)
+  message(FATAL_ERROR "lorapp: ${_lorapp_torch_problem}")
 endif()
 message(STATUS "lorapp: LibTorch ${LORAPP_TORCH_VERSION} in ${LORAPP_TORCH_ROOT}")

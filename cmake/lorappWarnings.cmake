@@ -6,13 +6,15 @@ function(lorapp_setup_target target)
   if(NOT type STREQUAL "EXECUTABLE")
     set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE ON)
   endif()
+  # For C++: nvcc has other options.
+  set(cxx $<COMPILE_LANGUAGE:CXX>)
   target_compile_options(${target} PRIVATE
-    -Wall -Wextra -Wshadow -Wnon-virtual-dtor
+    "$<${cxx}:-Wall;-Wextra;-Wshadow;-Wnon-virtual-dtor>"
     # GCC 12 sees overlaps, overflows and wrong bounds in std::string that are not there (GCC bugs 105329, 105651).
-    "$<$<AND:$<CXX_COMPILER_ID:GNU>,$<VERSION_LESS:$<CXX_COMPILER_VERSION>,13>>:-Wno-array-bounds;-Wno-restrict;-Wno-stringop-overflow>"
-    $<$<BOOL:${LORAPP_WERROR}>:-Werror>)
+    "$<$<AND:${cxx},$<CXX_COMPILER_ID:GNU>,$<VERSION_LESS:$<CXX_COMPILER_VERSION>,13>>:-Wno-array-bounds;-Wno-restrict;-Wno-stringop-overflow>"
+    $<$<AND:${cxx},$<BOOL:${LORAPP_WERROR}>>:-Werror>)
   if(LORAPP_SANITIZE)
-    target_compile_options(${target} PRIVATE -fsanitize=${LORAPP_SANITIZE} -fno-omit-frame-pointer -g)
+    target_compile_options(${target} PRIVATE "$<${cxx}:-fsanitize=${LORAPP_SANITIZE};-fno-omit-frame-pointer;-g>")
     target_link_options(${target} PUBLIC $<BUILD_INTERFACE:-fsanitize=${LORAPP_SANITIZE}>)
   endif()
 endfunction()

@@ -1,5 +1,5 @@
 # Uses lorapp as another project would, and fails where that does not work.
-# cmake -DMODE=<mode> -DROOT=<sources> -DBUILD=<a built tree> -DWORK=<scratch> -DTORCH=<LibTorch> -DTOOLS=<-D…;…> -P package.cmake
+# cmake -DMODE=<mode> -DROOT=<sources> -DBUILD=<a built tree> -DWORK=<scratch> -DTORCH=<LibTorch> -DTOOLS=<-D…;…> -DCUDA=<ON or OFF> -P package.cmake
 #   moved         install, move the prefix, look into it, build and run examples/consumer against it
 #   build_tree    configure examples/consumer against the build tree
 #   subdirectory  configure a project that has lorapp as a subfolder
@@ -63,8 +63,14 @@ function(run_consumer binary)
     string(REGEX MATCHALL "lib(torch|c10|caffe2|shm)[a-z0-9_]*\\.so" libraries "${output}")
     list(REMOVE_DUPLICATES libraries)
     list(SORT libraries)
-    if(NOT libraries STREQUAL "libc10.so;libtorch_cpu.so" OR output MATCHES "not found")
-      message(FATAL_ERROR "of LibTorch a CPU program loads libc10 and libtorch_cpu; this one:\n${output}")
+    if(CUDA)
+      list(FILTER libraries EXCLUDE REGEX "^libtorch_nvshmem")  # libtorch_cuda's own
+      set(expected "libc10.so;libc10_cuda.so;libtorch_cpu.so;libtorch_cuda.so")
+    else()
+      set(expected "libc10.so;libtorch_cpu.so")
+    endif()
+    if(NOT libraries STREQUAL expected OR output MATCHES "not found")
+      message(FATAL_ERROR "of LibTorch this program loads ${expected}, and finds all that they need; but:\n${output}")
     endif()
   endif()
 endfunction()
@@ -84,13 +90,13 @@ if(MODE STREQUAL "moved")
 elseif(MODE STREQUAL "build_tree")
   configure("${ROOT}/examples/consumer" "${WORK}/consumer" "-Dlorapp_DIR=${BUILD}")
 elseif(MODE MATCHES "^subdirectory")
-  configure("${ROOT}/tests/package/subdirectory" "${WORK}/build" "-DLORAPP_SOURCE_DIR=${ROOT}")
+  configure("${ROOT}/tests/package/subdirectory" "${WORK}/build" "-DLORAPP_SOURCE_DIR=${ROOT}" -DLORAPP_CUDA=${CUDA})
   if(MODE STREQUAL "subdirectory_build")
     run("building" ${CMAKE_COMMAND} --build "${WORK}/build" --target consumer)
     run_consumer("${WORK}/build")
   endif()
 elseif(MODE STREQUAL "shared")
-  configure("${ROOT}" "${WORK}/build" -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON -DLORAPP_BUILD_TESTS=OFF
+  configure("${ROOT}" "${WORK}/build" -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON -DLORAPP_CUDA=${CUDA} -DLORAPP_BUILD_TESTS=OFF
     -DLORAPP_BUILD_EXAMPLES=OFF -DLORAPP_BUILD_BENCH=OFF)
   run("building" ${CMAKE_COMMAND} --build "${WORK}/build")
   moved_prefix("${WORK}/build")
