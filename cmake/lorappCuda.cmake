@@ -2,9 +2,12 @@
 #  - no contraction: codecs and optimizer steps have the bits of the CPU's kernels; sums that may be fused say so (fmaf)
 set(LORAPP_NVCC_FLAGS -O3 --fmad=false)
 
-if(CMAKE_CUDA_COMPILER)
-  unset(LORAPP_NVCC CACHE)  # the project's choice, also where another was found before
+# A name given now wins over what an earlier run found.
+set(lorapp_nvcc_named "${CMAKE_CUDA_COMPILER};$ENV{CUDACXX};${CUDAToolkit_ROOT};$ENV{CUDAToolkit_ROOT}")
+if(DEFINED LORAPP_NVCC_NAMED AND NOT lorapp_nvcc_named STREQUAL LORAPP_NVCC_NAMED)
+  unset(LORAPP_NVCC CACHE)
 endif()
+set(LORAPP_NVCC_NAMED "${lorapp_nvcc_named}" CACHE INTERNAL "What named an nvcc in the last run")
 find_program(LORAPP_NVCC NAMES ${CMAKE_CUDA_COMPILER} $ENV{CUDACXX} nvcc
   HINTS "${CUDAToolkit_ROOT}" ENV CUDAToolkit_ROOT ENV CUDA_HOME ENV CUDA_PATH PATHS /usr/local/cuda PATH_SUFFIXES bin)
 mark_as_advanced(LORAPP_NVCC)

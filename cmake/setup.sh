@@ -7,6 +7,7 @@
 # System packages come from apt-get, where this user may call it (root, or sudo that asks no password). LibTorch is taken
 # from TORCH_ROOT, Torch_DIR, CMAKE_PREFIX_PATH or the torch package of python3; else the CPU part of the Python package
 # is installed into BUILD/python, which belongs to this build alone. A second run finds everything in place and changes nothing.
+# With LORAPP_CUDA=ON in the environment it is LibTorch with all its dependencies (about 2.5 GB), as a build with CUDA kernels needs it.
 set -euo pipefail
 
 readonly torch_version=2.11.0            # the version that the tests run with
@@ -141,14 +142,20 @@ fi
 
 # --- LibTorch ----------------------------------------------------------------------------------------------------
 
-is_torch() { [ -e "$1/lib/libtorch_cpu.so" ] && [ -e "$1/lib/libc10.so" ] && [ -e "$1/include/torch/headeronly/version.h" ]; }
+# With CUDA kernels a program loads all of LibTorch, else its CPU part.
+part=libtorch_cpu.so from_torch=(--no-deps "torch==$torch_version") companions=(--no-deps "${cuda_companions[@]}") what="CPU part, about 0.55 GB"
+if [ "${LORAPP_CUDA:-}" = ON ]; then
+  part=libtorch_cuda.so from_torch=("torch==$torch_version") companions=("torch==$torch_version") what="with its dependencies, about 2.5 GB"
+fi
+
+is_torch() { [ -e "$1/lib/libtorch_cpu.so" ] && [ -e "$1/lib/$part" ] && [ -e "$1/lib/libc10.so" ] && [ -e "$1/include/torch/headeronly/version.h" ]; }
 
 version_of() {
   sed -nE 's/^#define TORCH_VERSION_(MAJOR|MINOR|PATCH) ([0-9]+).*/\2/p' "$1/include/torch/headeronly/version.h" | paste -sd. -
 }
 
-# unresolved FOLDER: shared libraries that LibTorch's CPU part asks for and that are nowhere.
-unresolved() { ldd "$1/lib/libtorch_cpu.so" 2>/dev/null | sed -nE 's/^[[:space:]]*([^ ]+) => not found.*/\1/p' | sort -u | paste -sd' ' -; }
+# unresolved FOLDER: shared libraries that this part of LibTorch asks for and that are nowhere.
+unresolved() { ldd "$1/lib/$part" 2>/dev/null | sed -nE 's/^[[:space:]]*([^ ]+) => not found.*/\1/p' | sort -u | paste -sd' ' -; }
 
 # use_torch FOLDER WHERE: takes the folder if it is LibTorch, says so, and returns whether it did.
 torch_root=
@@ -165,7 +172,7 @@ find_torch() {
   local folder folders
   if [ -n "${TORCH_ROOT:-}" ]; then
     use_torch "$TORCH_ROOT" "TORCH_ROOT" && return
-    die "TORCH_ROOT=$TORCH_ROOT does not hold lib/libtorch_cpu.so, lib/libc10.so and include/torch" "unset TORCH_ROOT"
+    die "TORCH_ROOT=$TORCH_ROOT does not hold lib/$part, lib/libc10.so and include/torch" "unset TORCH_ROOT"
   fi
   if [ -n "${Torch_DIR:-}" ]; then
     use_torch "$Torch_DIR/../../.." "Torch_DIR" && return
@@ -226,18 +233,18 @@ if [ ${#from_pip[@]} -gt 0 ]; then
 fi
 
 if ! find_torch; then
-  say "installing LibTorch $torch_version (CPU part, about 0.55 GB to download) into $venv"
-  pip_install "LibTorch" --no-deps "torch==$torch_version"
+  say "installing LibTorch $torch_version ($what to download) into $venv"
+  pip_install "LibTorch" "${from_torch[@]}"
   find_torch || die "the package torch $torch_version holds no LibTorch for $(uname -m)" "TORCH_ROOT=FOLDER-OF-LIBTORCH bash cmake/setup.sh"
 fi
 lost=$(unresolved "$torch_root")
 if [ -n "$lost" ] && [[ $torch_root == "$venv"/* ]]; then
-  say "installing the libraries that libtorch_cpu.so asks for: $lost"
-  pip_install "LibTorch's companions" --no-deps "${cuda_companions[@]}"
+  say "installing the libraries that $part asks for: $lost"
+  pip_install "LibTorch's companions" "${companions[@]}"
   lost=$(unresolved "$torch_root")
 fi
 if [ -n "$lost" ]; then
-  die "LibTorch in $torch_root asks for libraries that are not there: $lost" "python3 -m pip install --no-deps ${cuda_companions[*]}"
+  die "LibTorch in $torch_root asks for libraries that are not there: $lost" "python3 -m pip install ${companions[*]}"
 fi
 
 # --- what the callers need -----------------------------------------------------------------------------------------

@@ -2,6 +2,9 @@
 # The second tier of tests, beside tests/run.sh: bash tests/long.sh [STAGE…], by default all of
 #   sanitize   every unit test under the address and undefined-behaviour sanitizers
 #   clang      the tests of a build by clang++ (skipped where there is none)
+#   cuda       the tests of a build with the CUDA kernels behind the tensor API, beside a LibTorch with all its dependencies, which
+#              is installed into this build (LORAPP_CUDA_PYTHON names a python that has it); cases that ask for a GPU skip without
+#              one (skipped where there is no nvcc)
 #   peers      comparisons with transformers, peft, bitsandbytes and llama.cpp, in a Python environment of this build
 #              (LORAPP_PEERS_PYTHON names a python that has them)
 #   slow       what takes minutes: the quickstart with its controls, its base made anew from another seed,
@@ -11,7 +14,7 @@ set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 build=${BUILD_DIR:-$PWD/build}
 stages=("$@")
-[ ${#stages[@]} -gt 0 ] || stages=(sanitize clang peers slow)
+[ ${#stages[@]} -gt 0 ] || stages=(sanitize clang cuda peers slow)
 
 bash cmake/setup.sh "$build"
 . "$build/lorapp-env.sh"
@@ -74,6 +77,29 @@ stage_clang() {
   run_tests clang "$build/long/clang" --label-exclude '^(slow|peers|package)$'
 }
 
+stage_cuda() {
+  local nvcc python=${LORAPP_CUDA_PYTHON:-$build/long/cuda-python/bin/python} torch
+  nvcc=$(. cmake/find_gpu.sh && echo "$nvcc")
+  if [ -z "$nvcc" ]; then
+    skipped=$((skipped + 1))
+    summary+=("cuda: skipped, no nvcc on this machine")
+    return 0
+  fi
+  if [ ! -x "$python" ]; then
+    echo "long: installing LibTorch with its dependencies into $build/long/cuda-python"
+    if ! { python3 -m venv "$build/long/cuda-python" && "$python" -m pip install --quiet --disable-pip-version-check torch==2.11.0; }; then
+      rm -rf "$build/long/cuda-python"
+      broken cuda "the Python package torch could not be installed"
+      return 0
+    fi
+  fi
+  torch=$("$python" -c 'import importlib.util as u; print(u.find_spec("torch").submodule_search_locations[0])') ||
+    { broken cuda "$python has no torch"; return 0; }
+  make cuda "$build/long/cuda" all -DTORCH_ROOT="$torch" -DCMAKE_CUDA_COMPILER="$nvcc" -DLORAPP_CUDA=ON -DLORAPP_CUDA_ARCHS=90 \
+    -DCMAKE_BUILD_TYPE=Release -DLORAPP_BUILD_TESTS=ON -DLORAPP_BUILD_EXAMPLES=ON -DLORAPP_BUILD_BENCH=OFF || return 0
+  run_tests cuda "$build/long/cuda" --label-exclude '^(slow|peers|checks)$'
+}
+
 stage_peers() {
   local python=${LORAPP_PEERS_PYTHON:-$build/long/peers/bin/python}
   if [ ! -x "$python" ]; then
@@ -98,7 +124,7 @@ stage_slow() {
 }
 
 for stage in "${stages[@]}"; do
-  declare -F "stage_$stage" >/dev/null || { echo "long: no stage '$stage'; there are: sanitize clang peers slow" >&2; exit 2; }
+  declare -F "stage_$stage" >/dev/null || { echo "long: no stage '$stage'; there are: sanitize clang cuda peers slow" >&2; exit 2; }
   echo "long: $stage"
   "stage_$stage"
 done
