@@ -10,15 +10,18 @@ void dequantizing(const float* map) {
   const Weight w(4096, 14336);
   std::vector<std::uint16_t*> out;
   for (int i = 0; i < 4; ++i) out.push_back(device_buffer<std::uint16_t>(w.rows * w.columns));
-  report("dequantize 4096×14336, nested scales, to bf16", 0.90,
-         w.bytes() + 2.0 * static_cast<double>(w.rows * w.columns), [&](int i, void* stream) {
-           cuda::DequantizeRowsArgs args{};
-           w.set(args, i, map);
-           args.via = args.out_type = Float::bf16;
-           args.out = out[static_cast<std::size_t>(i % 4)];
-           args.out_stride = w.columns;
-           return cuda::dequantize_4bit(args, stream);
-         });
+  report(
+      "dequantize 4096×14336, nested scales, to bf16", 0.90,
+      w.bytes() + 2.0 * static_cast<double>(w.rows * w.columns),
+      [&](int i, void* stream) {
+        cuda::DequantizeRowsArgs args{};
+        w.set(args, i, map);
+        args.via = args.out_type = Float::bf16;
+        args.out = out[static_cast<std::size_t>(i % 4)];
+        args.out_stride = w.columns;
+        return cuda::dequantize_4bit(args, stream);
+      },
+      w.copies);
 }
 
 void elementwise() {

@@ -66,10 +66,11 @@ inline float* random_f32(std::int64_t count) {
 /// stream.
 using Call = std::function<int(int, void*)>;
 
-// Seconds of one call, the median of nine times 20 of them: in a graph, so that short kernels do
-// not wait for the host.
-inline double seconds_of(const Call& call, const std::string& what) {
-  constexpr int kWarmups = 3, kTimes = 9, kCalls = 20;
+// Seconds of one call, the median of nine times 20 of them, or of more where there are more copies
+// of a weight to take in turn: in a graph, so that short kernels do not wait for the host.
+inline double seconds_of(const Call& call, const std::string& what, std::int64_t copies = 1) {
+  constexpr int kWarmups = 3, kTimes = 9;
+  const int calls_a_time = static_cast<int>(std::max<std::int64_t>(20, copies));
   cudaStream_t stream;
   cudaEvent_t begin, end;
   check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "a stream");
@@ -80,7 +81,7 @@ inline double seconds_of(const Call& call, const std::string& what) {
   cudaGraph_t graph;
   cudaGraphExec_t calls;
   check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "a capture");
-  for (int i = 0; i < kCalls; ++i) check(call(i, stream), what);
+  for (int i = 0; i < calls_a_time; ++i) check(call(i, stream), what);
   check(cudaStreamEndCapture(stream, &graph), "a capture");
   check(cudaGraphInstantiate(&calls, graph, 0), "a graph");
   check(cudaGraphLaunch(calls, stream), what);
@@ -92,7 +93,7 @@ inline double seconds_of(const Call& call, const std::string& what) {
     check(cudaEventSynchronize(end), what);
     float milliseconds = 0;
     check(cudaEventElapsedTime(&milliseconds, begin, end), "an event");
-    times.push_back(milliseconds / 1000 / kCalls);
+    times.push_back(milliseconds / 1000 / static_cast<float>(calls_a_time));
   }
   std::nth_element(times.begin(), times.begin() + kTimes / 2, times.end());
   check(cudaGraphExecDestroy(calls), "a graph");
@@ -117,9 +118,13 @@ inline double copy_bandwidth() {
   return 2.0 * static_cast<double>(kBytes) / seconds;
 }
 
-/// A row of the table; `least` 0: no target.
-inline void report(const std::string& work, double least, double bytes, const Call& call) {
-  const double before = copy_bandwidth(), seconds = seconds_of(call, work);
+/// A row of the table; `least` 0: no target. `copies` of a weight are taken in turn.
+inline void report(const std::string& work,
+                   double least,
+                   double bytes,
+                   const Call& call,
+                   std::int64_t copies = 1) {
+  const double before = copy_bandwidth(), seconds = seconds_of(call, work, copies);
   const double ceiling = (before + copy_bandwidth()) / 2, rate = bytes / seconds;
   char target[64] = "(beside copying)";
   if (least > 0) std::snprintf(target, sizeof target, "≥ %.0f %% of copying", 100 * least);

@@ -17,16 +17,18 @@ void small_products(const float* map) {
       auto* y = device_buffer<std::uint16_t>(tokens * rows);
       const std::string name = std::to_string(tokens) + " rows × " + std::to_string(rows) + "×" +
                                std::to_string(columns);
-      report(name, tokens == 1 ? 0.80 : 0.0,
-             w.bytes() + 2.0 * static_cast<double>(tokens * (rows + columns)),
-             [&](int i, void* stream) {
-               cuda::SmallProductArgs args{};
-               args.x = x;
-               args.tokens = tokens;
-               w.set(args, i, map);
-               args.y = y;
-               return cuda::small_product(args, stream);
-             });
+      report(
+          name, tokens == 1 ? 0.80 : 0.0,
+          w.bytes() + 2.0 * static_cast<double>(tokens * (rows + columns)),
+          [&](int i, void* stream) {
+            cuda::SmallProductArgs args{};
+            args.x = x;
+            args.tokens = tokens;
+            w.set(args, i, map);
+            args.y = y;
+            return cuda::small_product(args, stream);
+          },
+          w.copies);
     }
   }
 }
@@ -97,7 +99,8 @@ void forward_and_gradient(const cuda::DenseProducts& products,
   // Dense products before and after what is compared with them.
   const auto compare = [&](const char* name, bool forward, const Call& call) {
     const Call once = [&](int i, void* stream) { return product(forward, i, stream); };
-    const double before = seconds_of(once, "a dense product"), seconds = seconds_of(call, name);
+    const double before = seconds_of(once, "a dense product"),
+                 seconds = seconds_of(call, name, w.copies);
     row(name, (before + seconds_of(once, "a dense product")) / 2, seconds);
   };
   compare("forward", true, [&](int i, void* stream) {
