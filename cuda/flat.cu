@@ -56,6 +56,92 @@ __global__ void __launch_bounds__(kBlockThreads) adamw_kernel(AdamWArgs args, No
   }
 }
 
+// The codes of a run.
+struct EightCodes {
+  std::uint8_t code[kRunElements];
+};
+
+__device__ bool aligned_8(const void* p) { return (reinterpret_cast<std::uintptr_t>(p) & 7) == 0; }
+
+// p[0] to p[count - 1], zeros behind them.
+__device__ EightCodes load_codes(const std::uint8_t* p, int count) {
+  EightCodes x;
+  if (count == kRunElements && aligned_8(p)) {
+    const uint2 words = *reinterpret_cast<const uint2*>(p);
+    for (int i = 0; i < kRunElements; ++i) {
+      x.code[i] = static_cast<std::uint8_t>((i < 4 ? words.x : words.y) >> (i % 4 * 8));
+    }
+    return x;
+  }
+  for (int i = 0; i < kRunElements; ++i) x.code[i] = i < count ? p[i] : std::uint8_t{0};
+  return x;
+}
+
+__device__ void store_codes(std::uint8_t* p, int count, const EightCodes& x) {
+  if (count == kRunElements && aligned_8(p)) {
+    uint2 words{0, 0};
+    for (int i = 0; i < kRunElements; ++i) {
+      (i < 4 ? words.x : words.y) |= static_cast<unsigned>(x.code[i]) << (i % 4 * 8);
+    }
+    *reinterpret_cast<uint2*>(p) = words;
+    return;
+  }
+  for (int i = 0; i < kRunElements; ++i) {
+    if (i < count) p[i] = x.code[i];
+  }
+}
+
+static_assert(kMomentBlock == kWarpLanes * kRunElements, "a warp has a block of moments");
+
+__global__ void __launch_bounds__(kBlockThreads)
+    adamw_8bit_kernel(AdamW8bitArgs args,
+                      NormClip clip,
+                      const __grid_constant__ DynamicMap first_values,
+                      const __grid_constant__ DynamicMap second_values) {
+  __shared__ MomentMap first, second;
+  const Place at = here();
+  for (int i = at.thread; i < 256; i += kBlockThreads) {
+    set_entry(first, first_values, i);
+    set_entry(second, second_values, i);
+  }
+  __syncthreads();
+  const QuantizeMap map = moments_map(args.n);
+  const Run run = map.run(at, 0);
+  const bool has_block = map.weight_block(at) * kMomentBlock < args.n;
+  const float m_absmax = has_block ? args.m_absmax[map.weight_block(at)] : 0.0f;
+  const float v_absmax = has_block ? args.v_absmax[map.weight_block(at)] : 0.0f;
+  AdamWStep rule = args.step;
+  if (clip.squares != nullptr) rule.clip = clip_of(clip);
+
+  Eight p = load_eight<F32>(args.p + run.first, run.count);
+  const Eight g = load_eight<F32>(args.g + run.first, run.count);
+  EightCodes m_codes = load_codes(args.m + run.first, run.count);
+  EightCodes v_codes = load_codes(args.v + run.first, run.count);
+  Eight m, v;
+  float m_largest = 0.0f, v_largest = 0.0f;
+  for (int i = 0; i < kRunElements; ++i) {
+    m.value[i] = decode_moment(first, m_codes.code[i], m_absmax);
+    v.value[i] = decode_moment(second, v_codes.code[i], v_absmax);
+    rule.update(p.value[i], g.value[i], m.value[i], v.value[i]);
+    if (i >= run.count) continue;
+    m_largest = fmaxf(m_largest, moment_magnitude(m.value[i]));
+    v_largest = fmaxf(v_largest, moment_magnitude(v.value[i]));
+  }
+  const float new_m_absmax = moment_absmax(max_over_lanes(m_largest, kWarpLanes));
+  const float new_v_absmax = moment_absmax(max_over_lanes(v_largest, kWarpLanes));
+  for (int i = 0; i < kRunElements; ++i) {
+    m_codes.code[i] = encode_first_moment(first, m.value[i], new_m_absmax);
+    v_codes.code[i] = encode_second_moment(second, v.value[i], new_v_absmax);
+  }
+  store_eight<F32>(args.p + run.first, run.count, p);
+  store_codes(args.m + run.first, run.count, m_codes);
+  store_codes(args.v + run.first, run.count, v_codes);
+  if (map.writes_absmax(at)) {
+    args.m_absmax[map.weight_block(at)] = new_m_absmax;
+    args.v_absmax[map.weight_block(at)] = new_v_absmax;
+  }
+}
+
 template <class T>
 __global__ void __launch_bounds__(kBlockThreads) dropout_kernel(DropoutArgs args) {
   const Place at = here();
@@ -113,6 +199,11 @@ int sum_of_squares(const float* x, std::int64_t n, double* partial, double* tota
 
 int adamw(const AdamWArgs& args, const NormClip& clip, void* stream) {
   return launch(&adamw_kernel, FlatMap{args.n}.grid(), stream, args, clip);
+}
+
+int adamw_8bit(const AdamW8bitArgs& args, const NormClip& clip, void* stream) {
+  return launch(&adamw_8bit_kernel, moments_map(args.n).grid(), stream, args, clip, dynamic_map(),
+                unsigned_dynamic_map());
 }
 
 int dropout(const DropoutArgs& args, void* stream) {

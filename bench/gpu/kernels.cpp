@@ -77,6 +77,17 @@ void elementwise() {
   report("AdamW with clipping, 42 M", 0.85, 28.0 * kParameters, [&](int, void* stream) {
     return cuda::adamw({p, g, m, v, kParameters, step}, {squares, 1.0f}, stream);
   });
+  constexpr std::int64_t kBlocks = (kParameters + kMomentBlock - 1) / kMomentBlock;
+  auto *m_codes = device_buffer<std::uint8_t>(kParameters),
+       *v_codes = device_buffer<std::uint8_t>(kParameters);
+  auto *m_absmax = device_buffer<float>(kBlocks), *v_absmax = device_buffer<float>(kBlocks);
+  check(cudaMemset(m_absmax, 0, kBlocks * sizeof(float)), "memory");
+  check(cudaMemset(v_absmax, 0, kBlocks * sizeof(float)), "memory");
+  report("AdamW in 8 bits with clipping, 42 M", 0.85, 16.0 * kParameters + 16.0 * kBlocks,
+         [&](int, void* stream) {
+           return cuda::adamw_8bit({p, g, m_codes, v_codes, m_absmax, v_absmax, kParameters, step},
+                                   {squares, 1.0f}, stream);
+         });
 }
 
 }  // namespace lorapp::bench_gpu

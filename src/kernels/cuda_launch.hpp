@@ -112,6 +112,7 @@ struct NormClip {
   double max_norm = 0;
 };
 int adamw(const AdamWArgs& args, const NormClip& clip, void* stream);
+int adamw_8bit(const AdamW8bitArgs& args, const NormClip& clip, void* stream);
 
 /// out[row] = table[ids[row]]; ids are within the table.
 struct GatherRowsArgs {

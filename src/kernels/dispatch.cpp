@@ -64,6 +64,7 @@ struct Tables {
     if (table.attention_backward == nullptr) table.attention_backward = weaker.attention_backward;
     if (table.attention_decode == nullptr) table.attention_decode = weaker.attention_decode;
     if (table.quantize_int8 == nullptr) table.quantize_int8 = weaker.quantize_int8;
+    if (table.adamw_8bit == nullptr) table.adamw_8bit = weaker.adamw_8bit;
   }
 };
 

@@ -167,3 +167,4 @@ void expand_nested(const NestedExpandArgs& args) {
       &sum_of_squares, &dropout
 #define LORAPP_ATTENTION &attention_forward, &attention_backward, &attention_decode
 #define LORAPP_INT8 &quantize_int8
+#define LORAPP_ADAMW_8BIT &adamw_8bit

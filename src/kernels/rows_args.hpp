@@ -5,6 +5,7 @@
 #include "kernels/float16.hpp"
 
 #include <lorapp/random_bits.hpp>
+#include <lorapp/train/adamw_8bit_step.hpp>
 #include <lorapp/train/adamw_step.hpp>
 
 #include <cstdint>
@@ -98,6 +99,19 @@ struct AdamWArgs {
   const float* g;
   float* m;
   float* v;
+  std::int64_t n;
+  AdamWStep step;
+};
+
+/// One step of AdamW with moments in 8 bits (adamw_8bit_step.hpp). The buffers begin with a block's
+/// first element.
+struct AdamW8bitArgs {
+  float* p;
+  const float* g;
+  std::uint8_t* m;  // [n]
+  std::uint8_t* v;
+  float* m_absmax;  // [ceil(n / kMomentBlock)]
+  float* v_absmax;
   std::int64_t n;
   AdamWStep step;
 };

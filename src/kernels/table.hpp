@@ -84,6 +84,7 @@ struct SwiGluArgs;
 struct SwiGluBackwardArgs;
 struct CrossEntropyArgs;
 struct AdamWArgs;
+struct AdamW8bitArgs;
 struct DropoutArgs;
 struct AttentionForwardArgs;
 struct AttentionBackwardArgs;
@@ -143,6 +144,8 @@ struct KernelTable {
 
   /// A codec; returns what quantize_4bit does, an index in [rows, columns].
   std::int64_t (*quantize_int8)(const QuantizeInt8Args&) = nullptr;
+
+  void (*adamw_8bit)(const AdamW8bitArgs&) = nullptr;  // rows_args.hpp
 };
 
 const KernelTable& table_scalar();

@@ -73,6 +73,10 @@ struct QuantizeMap {
   }
 };
 
+/// Moments in 8 bits: a warp takes a block of them, a run a lane, as in quantizing blocks of
+/// kMomentBlock.
+LORAPP_HD QuantizeMap moments_map(std::int64_t n) { return {n, kWarpLanes * kRunElements}; }
+
 /// Dequantizing: a warp takes tiles of 1024 weights. A lane loads 16 bytes of their codes, the warp
 /// puts them side by side, and in each of four steps a lane stores the weights of one word, next to
 /// its neighbours'.

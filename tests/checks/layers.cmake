@@ -11,7 +11,7 @@ endforeach()
 
 # unit_of(<file, relative to the root> <variable>)
 function(unit_of file variable)
-  set(formats quant/nf4.hpp quant/fp4.hpp quant/double_quant.hpp quant/int8.hpp train/adamw_step.hpp)
+  set(formats quant/nf4.hpp quant/fp4.hpp quant/double_quant.hpp quant/int8.hpp train/adamw_step.hpp train/adamw_8bit_step.hpp)
   if(file STREQUAL "include/lorapp/lorapp.hpp")
     set(unit all)
   elseif(file MATCHES "^include/lorapp/(.*)" AND CMAKE_MATCH_1 IN_LIST formats)

@@ -161,6 +161,19 @@ void adamw(const AdamWArgs& args) {
   mirror.finish(cuda::adamw(on, {}, nullptr));
 }
 
+void adamw_8bit(const AdamW8bitArgs& args) {
+  Mirror mirror;
+  AdamW8bitArgs on = args;
+  const std::int64_t blocks = blocks_of(args.n, kMomentBlock);
+  on.p = mirror.out(args.p, args.n);
+  on.g = mirror.in(args.g, args.n);
+  on.m = mirror.out(args.m, args.n);
+  on.v = mirror.out(args.v, args.n);
+  on.m_absmax = mirror.out(args.m_absmax, blocks);
+  on.v_absmax = mirror.out(args.v_absmax, blocks);
+  mirror.finish(cuda::adamw_8bit(on, {}, nullptr));
+}
+
 double sum_of_squares(const float* x, std::int64_t n) {
   Mirror mirror;
   std::vector<double> partial(cuda::kPartialSums);
@@ -194,6 +207,7 @@ const KernelTable& table_cuda() {
     t.swiglu_backward = &swiglu_backward;
     t.cross_entropy = &cross_entropy;
     t.adamw = &adamw;
+    t.adamw_8bit = &adamw_8bit;
     t.sum_of_squares = &sum_of_squares;
     t.dropout = &dropout;
     return t;

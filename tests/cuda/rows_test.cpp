@@ -142,6 +142,41 @@ TEST_SUITE("emulated rows") {
     }
   }
 
+  TEST_CASE("so is one with moments in 8 bits, in any order of the threads") {
+    const std::int64_t n = 3000, blocks = 12;
+    const auto g = normal_floats(n, 6);
+    const AdamWStep step{0.999f, 0.98f, 0.1f, 0.02f, 0.3f, 3e-3f, 1e-8f, 1.0f};
+    const double squares = cuda_table().sum_of_squares(g.data(), n);
+    AdamWStep clipped = step;
+    clipped.clip = static_cast<float>(0.5 / (std::sqrt(squares) + 1e-6));
+    std::vector<std::uint8_t> codes(static_cast<std::size_t>(n));
+    for (std::size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<std::uint8_t>(i * 37);
+    struct State {
+      std::vector<float> p;
+      std::vector<std::uint8_t> m, v;
+      std::vector<float> m_absmax, v_absmax;
+    };
+    const State given{normal_floats(n, 7), codes, codes, std::vector<float>(blocks, 0.1f),
+                      std::vector<float>(blocks, 0.01f)};
+    State expected = given;
+    scalar().adamw_8bit({expected.p.data(), g.data(), expected.m.data(), expected.v.data(),
+                         expected.m_absmax.data(), expected.v_absmax.data(), n, clipped});
+    test::for_each_order([&] {
+      State found = given;
+      test::Mirror mirror;
+      mirror.finish(cuda::adamw_8bit(
+          {mirror.out(found.p.data(), n), mirror.in(g.data(), n), mirror.out(found.m.data(), n),
+           mirror.out(found.v.data(), n), mirror.out(found.m_absmax.data(), blocks),
+           mirror.out(found.v_absmax.data(), blocks), n, step},
+          {mirror.in(&squares, 1), 0.5}, nullptr));
+      CHECK(found.p == expected.p);
+      CHECK(found.m == expected.m);
+      CHECK(found.v == expected.v);
+      CHECK(found.m_absmax == expected.m_absmax);
+      CHECK(found.v_absmax == expected.v_absmax);
+    });
+  }
+
   TEST_CASE("rows of a table are copied where ids ask for them, whatever their size") {
     for (const std::int64_t size : {1, 9, 64, 3000}) {
       const auto table = normal_floats(7 * size, 9);

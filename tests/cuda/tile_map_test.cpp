@@ -80,6 +80,14 @@ TEST_SUITE("tile maps") {
     }
   }
 
+  TEST_CASE("a warp has a block of moments, in one step") {
+    const QuantizeMap map = moments_map(1000);
+    CHECK(map.blocksize == 256);
+    CHECK(map.lanes() == kWarpLanes);
+    CHECK(map.steps() == 1);
+    CHECK(map.grid() == 1);
+  }
+
   TEST_CASE(
       "dequantizing reads each byte of codes once and writes each weight once, of codes that its "
       "warp has read") {

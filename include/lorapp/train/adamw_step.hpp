@@ -4,8 +4,6 @@
 
 #include <lorapp/host_device.hpp>
 
-#include <cmath>
-
 namespace lorapp {
 
 /// What gradients of this norm are multiplied by, as torch.nn.utils.clip_grad_norm_ does; 1 where
@@ -32,7 +30,8 @@ struct AdamWStep {
     p *= decay;
     m += one_minus_beta1 * (g - m);
     v = v * beta2 + one_minus_beta2 * (g * g);
-    p -= step_size * m / (std::sqrt(v) / bias_correction2_sqrt + eps);
+    // A builtin: std::sqrt would be a function of this object, of which another may take the place.
+    p -= step_size * m / (__builtin_sqrtf(v) / bias_correction2_sqrt + eps);
   }
 };
 
