@@ -48,6 +48,7 @@ const Launchers* launchers() noexcept {
       .dropout = &cuda::dropout,
       .sum_of_squares = &cuda::sum_of_squares,
       .adamw = &cuda::adamw,
+      .adamw_8bit = &cuda::adamw_8bit,
       .make_product_algorithms = &cuda::make_product_algorithms,
       .fill_matrix = &cuda::fill_matrix,
       .linear_forward = &cuda::linear_forward,

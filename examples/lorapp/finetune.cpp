@@ -132,6 +132,9 @@ void Options::add_training_to(CLI::App& app) {
   app.add_option("--warmup-ratio", warmup_ratio, "The same as a share, as transformers 4 names it")
       ->check(CLI::Validator(check_ratio, "[0,1)"))
       ->excludes(warmup);
+  add("--optim", t.optim,
+      "The optimizer: adamw_torch, or adamw_8bit, whose state takes a quarter of the memory")
+      ->check(CLI::IsMember({"adamw_torch", "adamw_torch_fused", "adamw_8bit", "adamw_bnb_8bit"}));
   add("--weight-decay", t.weight_decay, "AdamW's");
   add("--adam-beta1", t.adam_beta1, "AdamW's");
   add("--adam-beta2", t.adam_beta2, "AdamW's");

@@ -113,7 +113,7 @@ class LORAPP_API TorchWriter {
   void integer(std::int64_t value);
   void number(double value);
   void text(std::string_view value);
-  /// A contiguous CPU tensor of float32, which write() reads.
+  /// A contiguous CPU tensor of float32 or bytes, which write() reads.
   void tensor(const torch::Tensor& value);
 
   /// Writes the file, whole or not at all. Error beyond 4 GiB, which need another kind of archive.

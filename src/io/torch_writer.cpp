@@ -160,14 +160,16 @@ void TorchWriter::text(std::string_view value) {
 }
 
 void TorchWriter::tensor(const torch::Tensor& value) {
-  LORAPP_CHECK(value.is_cpu() && value.is_contiguous() && value.scalar_type() == torch::kFloat32,
-               "torch_file", "a tensor ", value.sizes(), " of ", value.scalar_type(),
-               " cannot be written; expected a contiguous one of float32 on the CPU");
+  const bool bytes = value.scalar_type() == torch::kUInt8;
+  LORAPP_CHECK(
+      value.is_cpu() && value.is_contiguous() && (bytes || value.scalar_type() == torch::kFloat32),
+      "torch_file", "a tensor ", value.sizes(), " of ", value.scalar_type(),
+      " cannot be written; expected a contiguous one of float32 or bytes on the CPU");
   pickle_ += "ctorch._utils\n_rebuild_tensor_v2\n";
   begin_tuple();
   begin_tuple();
   text("storage");
-  pickle_ += "ctorch\nFloatStorage\n";
+  pickle_ += bytes ? "ctorch\nByteStorage\n" : "ctorch\nFloatStorage\n";
   text(std::to_string(tensors_.size()));
   text("cpu");
   integer(value.numel());

@@ -25,6 +25,7 @@ struct Launchers {
   decltype(&cuda::dropout) dropout;
   decltype(&cuda::sum_of_squares) sum_of_squares;
   decltype(&cuda::adamw) adamw;
+  decltype(&cuda::adamw_8bit) adamw_8bit;
 
   decltype(&cuda::make_product_algorithms) make_product_algorithms;
   decltype(&cuda::fill_matrix) fill_matrix;

@@ -40,6 +40,9 @@ class GpuKernels {
   void adamw(const kernels::AdamWArgs& args) const {
     scope_.check(kernels_.adamw(args, {}, scope_.stream()), "adamw", args.n, " elements");
   }
+  void adamw_8bit(const kernels::AdamW8bitArgs& args) const {
+    scope_.check(kernels_.adamw_8bit(args, {}, scope_.stream()), "adamw_8bit", args.n, " elements");
+  }
 
  private:
   const GpuScope& scope_;

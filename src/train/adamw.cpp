@@ -1,6 +1,7 @@
 // AdamW: one pass over gradients, moments and parameters.
 #include "kernels/rows_args.hpp"
 #include "nn/row_kernels.hpp"
+#include "train/adamw_8bit.hpp"
 
 #include <lorapp/error.hpp>
 #include <lorapp/io/safetensors.hpp>
@@ -13,8 +14,10 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <map>
 #include <regex>
 #include <set>
+#include <tuple>
 #include <utility>
 
 namespace lorapp {
@@ -23,12 +26,9 @@ namespace {
 
 constexpr const char* kOp = "adamw";
 constexpr const char* kStepKey = "step";
+constexpr const char* kBitsKey = "state_bits";  // in files with other moments than float32
 // A sum of this many squares is taken in order, so that the norm does not depend on the threads.
 constexpr std::int64_t kNormBlock = 65536;
-
-std::string moment_name(const char* moment, const std::string& parameter) {
-  return std::string(moment) + "." + parameter;
-}
 
 // Waits for the sum.
 double gpu_sum_of_squares(const torch::Tensor& x) {
@@ -54,7 +54,7 @@ bool has_weight_decay(const std::string& parameter_name) {
 AdamW::AdamW(std::vector<std::pair<std::string, torch::Tensor>> parameters, Options options)
     : options_(options) {
   Problems problems(kOp, "parameters");
-  std::int64_t total = 0;
+  std::int64_t total = 0, total_wide = 0;  // with moments in float32
   std::set<std::string> names;
   for (const auto& [name, parameter] : parameters) {
     if (!names.insert(name).second) problems.add(name, " is there twice");
@@ -71,24 +71,36 @@ AdamW::AdamW(std::vector<std::pair<std::string, torch::Tensor>> parameters, Opti
     }
     if (!parameter.is_contiguous()) problems.add(name, " is not contiguous");
     total += parameter.numel();
+    if (!detail::has_8bit_moments(options_, name, parameter)) total_wide += parameter.numel();
   }
   if (parameters.empty()) problems.add("there are none");
+  if (options_.state_bits != 32 && options_.state_bits != 8) {
+    problems.add("state_bits is ", options_.state_bits, "; expected 32 or 8");
+  }
   problems.throw_if_any();
   const torch::Device device = parameters.front().second.device();
   detail::check_device(device, kOp);
 
   const auto f32 = torch::TensorOptions().dtype(torch::kFloat32).device(device);
   gradients_ = at::zeros({total}, f32);
-  moments_ = at::zeros({2, total}, f32);
-  std::int64_t begin = 0;
+  moments_ = at::zeros({2, total_wide}, f32);
+  std::int64_t begin = 0, begin_wide = 0;
   for (auto& [name, parameter] : parameters) {
     const std::int64_t end = begin + parameter.numel();
     Slot slot;
+    const bool narrow = detail::has_8bit_moments(options_, name, parameter);
     slot.weight_decay = has_weight_decay(name) ? options_.weight_decay : 0;
     slot.name = std::move(name);
     slot.gradient = gradients_.slice(0, begin, end).view(parameter.sizes());
-    slot.m = moments_[0].slice(0, begin, end).view(parameter.sizes());
-    slot.v = moments_[1].slice(0, begin, end).view(parameter.sizes());
+    if (narrow) {
+      std::tie(slot.m, slot.m_absmax) = detail::zero_moment_8bit(parameter, kZeroOfFirstMoment);
+      std::tie(slot.v, slot.v_absmax) = detail::zero_moment_8bit(parameter, kZeroOfSecondMoment);
+    } else {
+      const std::int64_t end_wide = begin_wide + parameter.numel();
+      slot.m = moments_[0].slice(0, begin_wide, end_wide).view(parameter.sizes());
+      slot.v = moments_[1].slice(0, begin_wide, end_wide).view(parameter.sizes());
+      begin_wide = end_wide;
+    }
     if (parameter.scalar_type() == torch::kFloat32) {
       parameter.mutable_grad() = slot.gradient;
     } else {
@@ -170,42 +182,59 @@ void AdamW::step(double learning_rate, double clip) {
     torch::Tensor& values = slot.master.defined() ? slot.master : slot.parameter;
     float* p = values.mutable_data_ptr<float>();
     const float* g = slot.gradient.const_data_ptr<float>();
-    float* m = slot.m.mutable_data_ptr<float>();
-    float* v = slot.v.mutable_data_ptr<float>();
-    detail::for_row_ranges(
-        kOp, values.device(), values.numel(), 1,
-        [&](const auto& kernel, std::int64_t begin, std::int64_t end) {
-          kernel.adamw({p + begin, g + begin, m + begin, v + begin, end - begin, constants});
-        });
+    if (slot.m_absmax.defined()) {
+      detail::step_8bit({values, slot.gradient, slot.m, slot.v, slot.m_absmax, slot.v_absmax},
+                        constants);
+    } else {
+      float* m = slot.m.mutable_data_ptr<float>();
+      float* v = slot.v.mutable_data_ptr<float>();
+      detail::for_row_ranges(
+          kOp, values.device(), values.numel(), 1,
+          [&](const auto& kernel, std::int64_t begin, std::int64_t end) {
+            kernel.adamw({p + begin, g + begin, m + begin, v + begin, end - begin, constants});
+          });
+    }
     if (slot.master.defined()) slot.parameter.copy_(slot.master);
   }
 }
 
-void AdamW::save(const std::filesystem::path& path) const {
+NamedTensors AdamW::stored_tensors() const {
   NamedTensors tensors;
   for (const Slot& slot : slots_) {
-    tensors.emplace_back(moment_name("exp_avg", slot.name), slot.m);
-    tensors.emplace_back(moment_name("exp_avg_sq", slot.name), slot.v);
-    if (slot.master.defined()) {
-      tensors.emplace_back(moment_name("master", slot.name), slot.master);
-    }
+    const auto add = [&](const char* kind, const torch::Tensor& tensor) {
+      if (tensor.defined()) tensors.emplace_back(std::string(kind) + "." + slot.name, tensor);
+    };
+    add("exp_avg", slot.m);
+    add("exp_avg_sq", slot.v);
+    add("exp_avg_absmax", slot.m_absmax);
+    add("exp_avg_sq_absmax", slot.v_absmax);
+    add("master", slot.master);
   }
-  write_safetensors(path, tensors, {{"format", "pt"}, {kStepKey, std::to_string(num_steps_)}});
+  return tensors;
+}
+
+void AdamW::save(const std::filesystem::path& path) const {
+  std::map<std::string, std::string> metadata = {{"format", "pt"},
+                                                 {kStepKey, std::to_string(num_steps_)}};
+  if (options_.state_bits != 32) metadata[kBitsKey] = std::to_string(options_.state_bits);
+  write_safetensors(path, stored_tensors(), metadata);
 }
 
 void AdamW::load(const std::filesystem::path& path) {
   const SafetensorsFile file = SafetensorsFile::open(path);
-  NamedTensors targets;
-  for (Slot& slot : slots_) {
-    targets.emplace_back(moment_name("exp_avg", slot.name), slot.m);
-    targets.emplace_back(moment_name("exp_avg_sq", slot.name), slot.v);
-    if (slot.master.defined()) targets.emplace_back(moment_name("master", slot.name), slot.master);
-  }
+  const auto metadata = [&](const char* key, const char* otherwise) {
+    const auto entry = file.metadata().find(key);
+    return entry == file.metadata().end() ? otherwise : entry->second;
+  };
+  const std::string bits = metadata(kBitsKey, "32");
+  LORAPP_CHECK(bits == std::to_string(options_.state_bits), kOp, path.string(),
+               " keeps moments in ", bits, " bits and this run in ", options_.state_bits,
+               "; continue with the optim that the file was written with");
+  const NamedTensors targets = stored_tensors();
 
   Problems problems(kOp, path.string());
   std::int64_t steps = 0;
-  const auto entry = file.metadata().find(kStepKey);
-  const std::string text = entry == file.metadata().end() ? "" : entry->second;
+  const std::string text = metadata(kStepKey, "");
   const auto read = std::from_chars(text.data(), text.data() + text.size(), steps);
   if (read.ec != std::errc() || read.ptr != text.data() + text.size() || steps < 0) {
     problems.add("the metadata has no number of steps under \"", kStepKey, "\"");
@@ -215,10 +244,14 @@ void AdamW::load(const std::filesystem::path& path) {
     expected.insert(name);
     if (!file.contains(name)) {
       problems.add("missing ", name);
-    } else if (file.info(name).dtype != "F32" ||
-               tensor.sizes() != torch::IntArrayRef(file.info(name).shape)) {
+      continue;
+    }
+    const char* dtype = tensor.scalar_type() == torch::kFloat32 ? "F32" : "U8";
+    if (file.info(name).dtype != dtype ||
+        tensor.sizes() != torch::IntArrayRef(file.info(name).shape)) {
       problems.add(name, " is ", file.info(name).dtype, " ",
-                   torch::IntArrayRef(file.info(name).shape), "; expected F32 ", tensor.sizes());
+                   torch::IntArrayRef(file.info(name).shape), "; expected ", dtype, " ",
+                   tensor.sizes());
     }
   }
   for (const std::string& name : file.names()) {
@@ -227,7 +260,7 @@ void AdamW::load(const std::filesystem::path& path) {
   problems.throw_if_any();
 
   const torch::NoGradGuard no_grad;
-  for (auto& [name, tensor] : targets) {
+  for (const auto& [name, tensor] : targets) {
     tensor.copy_(file.view(name));
     file.release(name);
   }

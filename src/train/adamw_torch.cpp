@@ -1,7 +1,9 @@
-// optimizer.pt: the state of torch.optim.AdamW as transformers' Trainer saves it.
+// optimizer.pt: the state of torch.optim.AdamW, or of bitsandbytes' with optim_bits=8 where moments
+// are in 8 bits, as transformers' Trainer saves it.
 // A parameter has no name there, only its place: parameters with weight decay first, each group in
 // the order in which PEFT's model holds its parameters.
 #include "io/torch_file.hpp"
+#include "train/adamw_8bit.hpp"
 
 #include <lorapp/error.hpp>
 #include <lorapp/train/adamw.hpp>
@@ -201,7 +203,7 @@ void AdamW::load_torch(const std::filesystem::path& path) {
   const std::vector<std::size_t> order = torch_order();
   const auto num_decaying = static_cast<std::size_t>(std::count_if(
       slots_.begin(), slots_.end(), [](const Slot& slot) { return has_weight_decay(slot.name); }));
-  std::vector<std::pair<torch::Tensor, torch::Tensor>> moments(slots_.size());
+  std::vector<detail::BnbMoments> moments(slots_.size());
   std::optional<std::int64_t> steps;
   for (const bool decays : {true, false}) {
     const TorchValue& group = *(*groups)[decays ? 0 : 1];
@@ -226,10 +228,18 @@ void AdamW::load_torch(const std::filesystem::path& path) {
         problems.add("there is no state of parameter ", (*ids)[i]->describe(), ", ", slot.name);
         continue;
       }
-      if (entry->find("exp_avg") == nullptr && entry->find("state1") != nullptr) {
+      const TorchValue* bnb = detail::find_bnb_moments(*entry);
+      if (bnb != nullptr && options_.state_bits == 32) {
         problems.add(
             "it was written by bitsandbytes' optimizer; expected torch's AdamW "
-            "(optim=\"adamw_torch\" or \"adamw_torch_fused\")");
+            "(optim=\"adamw_torch\" or \"adamw_torch_fused\"), or this run with optim "
+            "\"adamw_8bit\"");
+        break;
+      }
+      if (bnb == nullptr && options_.state_bits == 8) {
+        problems.add(
+            "it was written by torch's optimizer; expected bitsandbytes' (optim=\"adamw_8bit\"), "
+            "or this run with optim \"adamw_torch\"");
         break;
       }
       const auto step = read_steps(file, *entry, slot.name, problems);
@@ -238,17 +248,26 @@ void AdamW::load_torch(const std::filesystem::path& path) {
         problems.add("step of ", slot.name, " is ", *step, " and that of other parameters ",
                      *steps);
       }
-      auto& [m, v] = moments[order[first + i]];
-      m = read_moment(file, *entry, "exp_avg", slot.name, slot.m.sizes(), problems);
-      v = read_moment(file, *entry, "exp_avg_sq", slot.name, slot.v.sizes(), problems);
+      detail::BnbMoments& found = moments[order[first + i]];
+      if (bnb != nullptr) {
+        found = detail::read_bnb_moments(file, *bnb, slot.name,
+                                         {slot.m, slot.v, slot.m_absmax, slot.v_absmax}, problems);
+      } else {
+        found.m = read_moment(file, *entry, "exp_avg", slot.name, slot.m.sizes(), problems);
+        found.v = read_moment(file, *entry, "exp_avg_sq", slot.name, slot.v.sizes(), problems);
+      }
     }
   }
   problems.throw_if_any();
 
   const torch::NoGradGuard no_grad;
   for (std::size_t i = 0; i < slots_.size(); ++i) {
-    slots_[i].m.copy_(moments[i].first);
-    slots_[i].v.copy_(moments[i].second);
+    slots_[i].m.copy_(moments[i].m);
+    slots_[i].v.copy_(moments[i].v);
+    if (slots_[i].m_absmax.defined()) {
+      slots_[i].m_absmax.copy_(moments[i].m_absmax);
+      slots_[i].v_absmax.copy_(moments[i].v_absmax);
+    }
     if (slots_[i].master.defined()) slots_[i].master.copy_(slots_[i].parameter);
   }
   num_steps_ = *steps;
@@ -267,11 +286,16 @@ void AdamW::save_torch(const std::filesystem::path& path,
     out.integer(static_cast<std::int64_t>(i));
     out.begin_dict();
     out.text("step");
-    out.tensor(torch::full({}, static_cast<double>(num_steps_), torch::kFloat32));
-    out.text("exp_avg");
-    out.tensor(slot.m);
-    out.text("exp_avg_sq");
-    out.tensor(slot.v);
+    if (options_.state_bits == 8) {
+      out.integer(num_steps_);
+      detail::write_bnb_moments(out, {slot.m, slot.v, slot.m_absmax, slot.v_absmax});
+    } else {
+      out.tensor(torch::full({}, static_cast<double>(num_steps_), torch::kFloat32));
+      out.text("exp_avg");
+      out.tensor(slot.m);
+      out.text("exp_avg_sq");
+      out.tensor(slot.v);
+    }
     out.end_dict();
   }
   out.end_dict();
@@ -291,16 +315,24 @@ void AdamW::save_torch(const std::filesystem::path& path,
     out.number(options_.beta2);
     out.end_tuple();
     number("eps", options_.eps);
-    for (const char* name : {"amsgrad", "maximize", "capturable", "differentiable"}) {
-      out.text(name);
-      out.boolean(false);
+    if (options_.state_bits == 8) {
+      number("alpha", 0);  // of another optimizer of bitsandbytes, as the next two
+      for (const char* name : {"t_alpha", "t_beta3"}) {
+        out.text(name);
+        out.none();
+      }
+    } else {
+      for (const char* name : {"amsgrad", "maximize", "capturable", "differentiable"}) {
+        out.text(name);
+        out.boolean(false);
+      }
+      for (const char* name : {"foreach", "fused"}) {
+        out.text(name);
+        out.none();  // whichever suits the machine that reads it
+      }
+      out.text("decoupled_weight_decay");
+      out.boolean(true);
     }
-    for (const char* name : {"foreach", "fused"}) {
-      out.text(name);
-      out.none();  // whichever suits the machine that reads it
-    }
-    out.text("decoupled_weight_decay");
-    out.boolean(true);
     number("initial_lr", initial_learning_rate);
     out.text("params");
     out.begin_list();

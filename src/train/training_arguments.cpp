@@ -62,6 +62,7 @@ void for_each_field(Args& args, F&& f) {
   f("eval_strategy", args.eval_strategy);
   f("eval_steps", args.eval_steps);
   f("per_device_eval_batch_size", args.per_device_eval_batch_size);
+  f("optim", args.optim);
   f("adam_beta1", args.adam_beta1);
   f("adam_beta2", args.adam_beta2);
   f("adam_epsilon", args.adam_epsilon);
@@ -239,6 +240,11 @@ void TrainingArguments::validate() const {
     problems.add(
         "gradient_checkpointing_mode is \"none\"; expected \"selective\" or \"full\", and "
         "gradient_checkpointing false for none");
+  }
+  if (optim_state_bits() == 0) {
+    problems.add("optim is \"", optim,
+                 "\"; expected \"adamw_torch\", \"adamw_torch_fused\", \"adamw_8bit\" or "
+                 "\"adamw_bnb_8bit\"");
   }
   beta("adam_beta1", adam_beta1);
   beta("adam_beta2", adam_beta2);

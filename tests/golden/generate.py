@@ -2,7 +2,7 @@
 
     python tests/golden/generate.py [--data FOLDER] [section ...]
 
-Sections: dtypes codecs int8 models families training (no input needed), tokenizer stories (need --data, the folder with real files
+Sections: dtypes codecs int8 adamw_8bit models families training (no input needed), tokenizer stories (need --data, the folder with real files
 that README.md names). Without a section, all that can be made are.
 """
 
@@ -127,6 +127,50 @@ def make_int8():
         tensors[f"{case}.absmax"] = absmax
         tensors[f"{case}.values"] = bnb.int8_vectorwise_dequant(codes, absmax)
     write_tensors("int8.safetensors", tensors)
+
+
+def make_adamw_8bit():
+    """Steps of bitsandbytes' AdamW with moments in 8 bits, by its own reference in PyTorch: what it registers for a CPU
+    looks codes up in a table of 65536 entries, which is too coarse for small second moments."""
+    import torch._dynamo
+
+    torch._dynamo.config.disable = True
+    import bitsandbytes as bnb
+    from bitsandbytes.backends.triton.kernels_optim import optimizer_update_8bit_blockwise_pytorch as step_of
+
+    g = torch.Generator().manual_seed(10)
+    n = 4096 + 300  # the last block is a short one
+    blocks = -(-n // 256)
+    p = torch.randn(n, generator=g)
+    signed, unsigned = bnb.functional.create_dynamic_map(True), bnb.functional.create_dynamic_map(False)
+    m, v = torch.full((n,), 127, dtype=torch.uint8), torch.zeros(n, dtype=torch.uint8)
+    m_absmax, v_absmax = torch.zeros(blocks), torch.zeros(blocks)
+    sizes = torch.logspace(-9, 6, blocks).repeat_interleave(256)[:n]
+    tensors = {"parameter.0": p, "signed_map": signed, "unsigned_map": unsigned}
+    for step in range(1, 5):
+        gradient = torch.randn(n, generator=g) * sizes * torch.where(torch.rand(n, generator=g) < 0.1, 0.0, 1.0)
+        gradient = gradient.bfloat16()
+        p = p.clone()
+        step_of(p, gradient.float(), m, v, 0.9, 0.999, 0.0, 0.0, 1e-8, step, 1e-2, signed, unsigned, m_absmax, v_absmax,
+                0.1, 0.5, False, optimizer_name="adam")
+        tensors |= {f"gradient.{step}": gradient, f"parameter.{step}": p, f"exp_avg.{step}": m.clone(),
+                    f"exp_avg_sq.{step}": v.clone(), f"exp_avg_absmax.{step}": m_absmax.clone(),
+                    f"exp_avg_sq_absmax.{step}": v_absmax.clone()}
+
+    # A file of states: codes, and float32 for a small parameter.
+    large, small = torch.nn.Parameter(torch.randn(60, 70, generator=g)), torch.nn.Parameter(torch.randn(8, generator=g))
+    groups = [{"params": [large], "weight_decay": 0.1}, {"params": [small], "weight_decay": 0.0}]
+    optimizer = bnb.optim.AdamW(groups, lr=1e-2, optim_bits=8)
+    for _ in range(2):
+        large.grad, small.grad = torch.randn(60, 70, generator=g), torch.randn(8, generator=g)
+        optimizer.step()
+    torch.save(optimizer.state_dict(), HERE / "adamw_8bit.pt")
+    for name, parameter in {"large": large, "small": small}.items():
+        state = optimizer.state[parameter]
+        tensors |= {f"file.exp_avg.{name}": state["state1"], f"file.exp_avg_sq.{name}": state["state2"]}
+    state = optimizer.state[large]
+    tensors |= {"file.exp_avg_absmax.large": state["absmax1"], "file.exp_avg_sq_absmax.large": state["absmax2"]}
+    write_tensors("adamw_8bit.safetensors", tensors)
 
 
 def make_models():
@@ -261,8 +305,8 @@ def make_training():
 
 
 def main():
-    sections = {"dtypes": make_dtypes, "codecs": make_codecs, "int8": make_int8, "models": make_models,
-                "families": families.make_families, "training": make_training}
+    sections = {"dtypes": make_dtypes, "codecs": make_codecs, "int8": make_int8, "adamw_8bit": make_adamw_8bit,
+                "models": make_models, "families": families.make_families, "training": make_training}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=pathlib.Path, help="the folder with real models, tokenizers and data")
     parser.add_argument("sections", nargs="*")

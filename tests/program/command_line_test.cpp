@@ -49,6 +49,7 @@ std::map<std::string, Arguments> promised_options() {
         "--max-steps",
         "--lr-scheduler-type",
         "--warmup-steps",
+        "--optim",
         "--weight-decay",
         "--max-grad-norm",
         "--logging-steps",

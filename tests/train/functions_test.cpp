@@ -276,6 +276,7 @@ TEST_CASE("training_arguments: one error names every wrong value") {
   args.max_steps = 0;
   args.save_strategy = "never";
   args.adam_beta2 = 1;
+  args.optim = "sgd";
   args.weight_decay = -0.1;
   args.gradient_checkpointing_mode = CheckpointingMode::none;
   const std::string message = error_of([&] { args.validate(); });
@@ -283,7 +284,7 @@ TEST_CASE("training_arguments: one error names every wrong value") {
        {"output_dir is empty", "per_device_train_batch_size is 0",
         "gradient_accumulation_steps is -2", "learning_rate is inf", "num_train_epochs is 0",
         "logging_steps is 1.5", "save_steps is 0", "warmup_steps is -1", "max_steps is 0",
-        "save_strategy is \"never\"", "adam_beta2 is 1", "weight_decay is -0.1",
+        "save_strategy is \"never\"", "adam_beta2 is 1", "weight_decay is -0.1", "optim is \"sgd\"",
         "gradient_checkpointing_mode is \"none\""}) {
     CHECK_MESSAGE(contains(message, part), part, " in ", message);
   }
@@ -315,6 +316,7 @@ TEST_CASE("training_arguments: the file reads back equal; unknown keys and types
   args.logging_strategy = "epoch";
   args.data_seed = 7;
   args.torch_checkpoints = true;
+  args.optim = "adamw_8bit";
   args.gradient_checkpointing = true;
   args.gradient_checkpointing_mode = CheckpointingMode::selective;
   CHECK((args.checkpointing_mode() == CheckpointingMode::selective));

@@ -1,8 +1,11 @@
 // AdamW over one flat buffer of gradients and moments.
-// Parameters are float32, or half precision with a float32 master copy here; moments are float32.
+// Parameters are float32, or half precision with a float32 master copy here; moments are float32,
+// or codes of 8 bits with an absmax for each 256 of them (adamw_8bit_step.hpp).
 #pragma once
 
 #include <lorapp/export.hpp>
+#include <lorapp/io/safetensors.hpp>
+#include <lorapp/train/adamw_8bit_step.hpp>
 #include <lorapp/train/adamw_step.hpp>
 
 #include <torch/types.h>
@@ -34,6 +37,10 @@ class LORAPP_API AdamW {
     double beta2 = 0.999;
     double eps = 1e-8;
     double weight_decay = 0;
+    /// Of a moment: 32, or 8, with which each element takes 2 bytes here instead of 8. As in
+    /// transformers with bitsandbytes, tensors of fewer than kLeast8bitElements and embeddings
+    /// (…embed_tokens.weight) keep 32.
+    int state_bits = 32;
   };
 
   /// `parameters` with their names, all contiguous, of a floating dtype, and on
@@ -60,12 +67,14 @@ class LORAPP_API AdamW {
   std::int64_t num_elements() const noexcept { return gradients_.numel(); }
 
   /// Writes and reads optimizer.safetensors: for each parameter exp_avg.<name>, exp_avg_sq.<name>
-  /// (and master.<name> in half precision), the number of steps in the metadata. load() lists all
-  /// problems in one Error and changes nothing then.
+  /// (in 8 bits also exp_avg_absmax.<name> and exp_avg_sq_absmax.<name>; in half precision also
+  /// master.<name>), the number of steps in the metadata. load() lists all problems in one Error
+  /// and changes nothing then.
   void save(const std::filesystem::path& path) const;
   void load(const std::filesystem::path& path);
 
-  /// Reads optimizer.pt as transformers' Trainer writes it (torch.save of torch.optim.AdamW). A
+  /// Reads optimizer.pt as transformers' Trainer writes it (torch.save of torch.optim.AdamW, or of
+  /// bitsandbytes' with optim_bits=8). A
   /// file that does not fit these parameters, or whose betas, epsilon or weight decay are others,
   /// is one Error that lists every problem and changes nothing. Nothing of it is executed.
   void load_torch(const std::filesystem::path& path);
@@ -79,17 +88,20 @@ class LORAPP_API AdamW {
     std::string name;
     torch::Tensor parameter;
     torch::Tensor gradient;  // the parameter's part of gradients_
-    torch::Tensor m, v;      // exp_avg, exp_avg_sq
-    torch::Tensor master;    // float32; undefined for a float32 parameter
+    torch::Tensor m, v;      // exp_avg, exp_avg_sq: views into moments_, or codes of their own
+    torch::Tensor m_absmax, v_absmax;  // of codes; undefined for float32 moments
+    torch::Tensor master;              // float32; undefined for a float32 parameter
     double weight_decay;
   };
 
   std::vector<std::size_t> torch_order() const;
+  /// What save() writes, by its name there.
+  NamedTensors stored_tensors() const;
 
   Options options_;
   std::vector<Slot> slots_;
   torch::Tensor gradients_;  // [all elements] float32
-  torch::Tensor moments_;    // [2, all elements] float32
+  torch::Tensor moments_;    // [2, all elements with float32 moments] float32
   std::int64_t num_steps_ = 0;
 };
 

@@ -76,7 +76,8 @@ class Trainer {
     LORAPP_CHECK(args_.eval_strategy == "no" || eval_set_, "trainer", "eval_strategy is \"",
                  args_.eval_strategy, "\" but there is no evaluation data set");
     AdamW optimizer(trained_parameters(model_),
-                    {args_.adam_beta1, args_.adam_beta2, args_.adam_epsilon, args_.weight_decay});
+                    {args_.adam_beta1, args_.adam_beta2, args_.adam_epsilon, args_.weight_decay,
+                     args_.optim_state_bits()});
     start(resume_from_checkpoint, optimizer);
     const ModeGuard training(model_, true);
     model_.set_gradient_checkpointing(args_.checkpointing_mode());

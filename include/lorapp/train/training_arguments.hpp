@@ -44,6 +44,9 @@ struct LORAPP_API TrainingArguments {
   std::string eval_strategy = "no";     ///< "steps" (and at the end), "epoch" or "no"
   double eval_steps = 500;
   std::int64_t per_device_eval_batch_size = 8;
+  /// "adamw_torch" (or "adamw_torch_fused", the same here), or "adamw_8bit" (or "adamw_bnb_8bit"):
+  /// with moments in 8 bits, as bitsandbytes keeps them.
+  std::string optim = "adamw_torch";
   double adam_beta1 = 0.9;
   double adam_beta2 = 0.999;
   double adam_epsilon = 1e-8;
@@ -66,6 +69,12 @@ struct LORAPP_API TrainingArguments {
 
   CheckpointingMode checkpointing_mode() const {
     return gradient_checkpointing ? gradient_checkpointing_mode : CheckpointingMode::none;
+  }
+
+  /// Of one of AdamW's moments; 0 where there is no such optim.
+  int optim_state_bits() const {
+    if (optim == "adamw_torch" || optim == "adamw_torch_fused") return 32;
+    return optim == "adamw_8bit" || optim == "adamw_bnb_8bit" ? 8 : 0;
   }
 
   friend bool operator==(const TrainingArguments&, const TrainingArguments&) = default;
