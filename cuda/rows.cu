@@ -75,19 +75,40 @@ __global__ void __launch_bounds__(kBlockThreads)
   }
 }
 
-// A column a thread, so that the sum over the rows has one order.
+// Sums of dweight over parts of the rows.
 template <class T>
 __global__ void __launch_bounds__(kBlockThreads) rms_norm_weight_kernel(RmsNormBackwardArgs args) {
-  const std::int64_t column = ElementMap{args.size}.element(here());
-  if (column >= args.size) return;
-  const auto* x = static_cast<const typename T::Storage*>(args.x) + column;
-  const auto* dy = static_cast<const typename T::Storage*>(args.dy) + column;
-  float sum = args.dweight[column];
-  for (std::int64_t row = 0; row < args.rows; ++row) {
-    const float normal = rounded<T>(T::load(x[row * args.size]) * args.scale[row]);
-    sum += T::load(dy[row * args.size]) * normal;
+  __shared__ float sums[kBlockWarps][ColumnSumMap::kTile];
+  const Place at = here();
+  const ColumnSumMap map{args.rows, args.size};
+  const Run run = map.run(at);
+  const auto* x = static_cast<const typename T::Storage*>(args.x) + run.first;
+  const auto* dy = static_cast<const typename T::Storage*>(args.dy) + run.first;
+  Eight sum{};
+  for (std::int64_t row = map.first_row(at); row < map.end_row(at); row += kBlockWarps) {
+    const Eight v = load_eight<T>(x + row * args.size, run.count);
+    const Eight d = load_eight<T>(dy + row * args.size, run.count);
+    const float scale = args.scale[row];
+    for (int i = 0; i < kRunElements; ++i) {
+      sum.value[i] += d.value[i] * rounded<T>(v.value[i] * scale);
+    }
   }
-  args.dweight[column] = sum;
+  store_eight<F32>(&sums[map.warp(at)][map.run_in_tile(at)], kRunElements, sum);
+  __syncthreads();
+  if (map.column(at) >= args.size) return;
+  float total = 0.0f;
+  for (int warp = 0; warp < kBlockWarps; ++warp) total += sums[warp][at.thread];
+  args.scratch[map.part(at) * args.size + map.column(at)] = total;
+}
+
+// dweight += what the parts have, a column a thread.
+__global__ void __launch_bounds__(kBlockThreads)
+    add_parts_kernel(const float* parts, ColumnSumMap map, float* dweight) {
+  const std::int64_t column = ElementMap{map.size}.element(here());
+  if (column >= map.size) return;
+  float sum = 0.0f;
+  for (std::int64_t part = 0; part < map.parts(); ++part) sum += parts[part * map.size + column];
+  dweight[column] += sum;
 }
 
 template <class T>
@@ -231,7 +252,13 @@ int rms_norm_backward(const RmsNormBackwardArgs& args, void* stream) {
     using T = decltype(type);
     int error = cudaSuccess;
     if (args.dweight != nullptr) {  // first: dx may take the place of dy
-      error = launch(&rms_norm_weight_kernel<T>, ElementMap{args.size}.grid(), stream, args);
+      const ColumnSumMap map{args.rows, args.size};
+      if (args.scratch == nullptr && map.scratch() > 0) return int{cudaErrorInvalidValue};
+      error = launch(&rms_norm_weight_kernel<T>, map.grid(), stream, args);
+      if (error == cudaSuccess) {
+        error = launch(&add_parts_kernel, ElementMap{args.size}.grid(), stream, args.scratch, map,
+                       args.dweight);
+      }
     }
     if (error != cudaSuccess || args.dx == nullptr) return error;
     return launch(&rms_norm_backward_kernel<T>, RowMap{args.rows, args.size}.grid(), stream, args);

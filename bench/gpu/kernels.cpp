@@ -40,6 +40,13 @@ void elementwise() {
     return cuda::rms_norm_backward(
         {x, Float::bf16, kTokens, kHidden, weight, scale, dy, y, nullptr}, stream);
   });
+  auto *dweight = device_buffer<float>(kHidden),
+       *scratch = device_buffer<float>(ColumnSumMap{kTokens, kHidden}.scratch());
+  check(cudaMemset(dweight, 0, kHidden * sizeof(float)), "memory");
+  report("RMSNorm, gradient of the weight", 0.85, bytes(2 * n), [&](int, void* stream) {
+    return cuda::rms_norm_backward(
+        {x, Float::bf16, kTokens, kHidden, weight, scale, dy, nullptr, dweight, scratch}, stream);
+  });
   const std::uint16_t *cos = random_bf16(kTokens * 64), *sin = random_bf16(kTokens * 64);
   report("rotation, 8192 × 32 × 128", 0.85, bytes(2 * n), [&](int, void* stream) {
     return cuda::rotate({x, Float::bf16, kTokens, 32, 128, kHidden, 128, cos, sin, false, y},

@@ -91,7 +91,8 @@ struct LowRankRowsArgs {
 };
 int low_rank_rows(const LowRankRowsArgs& args, void* stream);
 
-// rows_args.hpp. `scratch` of CrossEntropyArgs is not read.
+// rows_args.hpp. `scratch` of CrossEntropyArgs is not read; that of RmsNormBackwardArgs is needed
+// with a dweight.
 int rms_norm(const RmsNormArgs& args, void* stream);
 int rms_norm_backward(const RmsNormBackwardArgs& args, void* stream);
 int rotate(const RotateArgs& args, void* stream);

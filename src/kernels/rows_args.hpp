@@ -35,6 +35,8 @@ struct RmsNormBackwardArgs {
   const void* dy;
   void* dx;        // [rows, size], or null
   float* dweight;  // [size], or null
+  /// For CUDA's kernels where there is a dweight: ColumnSumMap{rows, size}.scratch() floats.
+  float* scratch = nullptr;
 };
 
 /// Turns dimension i with dimension i + size/2 by the token's angle, or back by it:

@@ -137,6 +137,43 @@ struct RowMap {
   }
 };
 
+/// Sums over rows, column by column, in two stages whose order depends on the shape alone. A block
+/// of threads takes a part of the rows and a tile of columns: a lane a run of columns, its warps
+/// rows in turn. What the warps have is added up for each column, then the parts are.
+struct ColumnSumMap {
+  static constexpr int kTile = kWarpLanes * kRunElements;  // columns, one a thread afterwards
+  static constexpr std::int64_t kMostParts = 128;
+  static constexpr std::int64_t kLeastRows = 64;  // of a part
+  static_assert(kTile == kBlockThreads);
+
+  std::int64_t rows;
+  std::int64_t size;
+
+  LORAPP_HD std::int64_t part_rows() const {
+    const std::int64_t share = ceil_div(rows, kMostParts);
+    return share < kLeastRows ? kLeastRows : share;
+  }
+  LORAPP_HD std::int64_t parts() const { return ceil_div(rows, part_rows()); }
+  LORAPP_HD std::int64_t tiles() const { return ceil_div(size, kTile); }
+  LORAPP_HD std::int64_t grid() const { return parts() * tiles(); }
+  LORAPP_HD std::int64_t part(Place at) const { return at.block / tiles(); }
+  LORAPP_HD int warp(Place at) const { return at.thread / kWarpLanes; }
+  /// The columns that a thread reads; its rows begin here, kBlockWarps apart.
+  LORAPP_HD Run run(Place at) const {
+    return clipped_run(at.block % tiles() * kTile + run_in_tile(at), size);
+  }
+  LORAPP_HD int run_in_tile(Place at) const { return at.thread % kWarpLanes * kRunElements; }
+  LORAPP_HD std::int64_t first_row(Place at) const { return part(at) * part_rows() + warp(at); }
+  LORAPP_HD std::int64_t end_row(Place at) const {
+    const std::int64_t end = (part(at) + 1) * part_rows();
+    return end < rows ? end : rows;
+  }
+  /// The column that a thread adds up; may lie behind the last.
+  LORAPP_HD std::int64_t column(Place at) const { return at.block % tiles() * kTile + at.thread; }
+  /// Floats that lie between the stages: [parts, size].
+  LORAPP_HD std::int64_t scratch() const { return parts() * size; }
+};
+
 /// Products of rows of x with the rows of A: a block of threads for each pair.
 struct LowRankMap {
   std::int64_t tokens;

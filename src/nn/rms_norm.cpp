@@ -2,6 +2,7 @@
 #include "nn/row_kernels.hpp"
 
 #include "kernels/rows_args.hpp"
+#include "kernels/tile_map.hpp"
 
 #include <lorapp/nn/rms_norm.hpp>
 
@@ -69,13 +70,18 @@ class RmsNormFn : public torch::autograd::Function<RmsNormFn> {
     // A GPU's kernel has an order of its own.
     const std::int64_t block_rows = detail::on_gpu(x.device()) ? rows : kBlock;
     const std::int64_t blocks = (rows + block_rows - 1) / block_rows;
-    at::Tensor dx, sums;
+    at::Tensor dx, sums, scratch;
     // Not with the weight's gradient, which reads dy once more.
     if (context->needs_input_grad(0)) {
       dx = context->needs_input_grad(1) ? at::empty_like(x) : detail::gradient_like(x, grads[0]);
     }
     const at::Tensor dy = grads[0].contiguous();
-    if (context->needs_input_grad(1)) sums = at::zeros({blocks, size}, scale.options());
+    if (context->needs_input_grad(1)) {
+      sums = at::zeros({blocks, size}, scale.options());
+      if (detail::on_gpu(x.device())) {
+        scratch = at::empty({kernels::ColumnSumMap{rows, size}.scratch()}, scale.options());
+      }
+    }
     const auto run = [&](const auto& kernel, std::int64_t first, std::int64_t last,
                          float* dweight) {
       kernel.rms_norm_backward({
@@ -88,6 +94,7 @@ class RmsNormFn : public torch::autograd::Function<RmsNormFn> {
           .dy = detail::elements(dy, first * size),
           .dx = dx.defined() ? detail::mutable_elements(dx, first * size) : nullptr,
           .dweight = dweight,
+          .scratch = scratch.defined() ? scratch.mutable_data_ptr<float>() : nullptr,
       });
     };
     if (!sums.defined()) {

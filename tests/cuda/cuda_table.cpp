@@ -2,6 +2,7 @@
 #include "cuda/device_memory.hpp"
 #include "kernels/cuda_launch.hpp"
 
+#include <cmath>
 #include <stdexcept>
 #include <string>
 
@@ -101,6 +102,9 @@ void rms_norm_backward(const RmsNormBackwardArgs& args) {
   on.dy = mirror.in(args.dy, all);
   on.dx = mirror.out(args.dx, all);
   on.dweight = mirror.out(args.dweight, args.size);
+  std::vector<float> scratch(static_cast<std::size_t>(ColumnSumMap{args.rows, args.size}.scratch()),
+                             std::nanf(""));
+  on.scratch = mirror.out(scratch.data(), static_cast<std::int64_t>(scratch.size()));
   mirror.finish(cuda::rms_norm_backward(on, nullptr));
 }
 

@@ -66,6 +66,40 @@ TEST_SUITE("emulated rows") {
   }
 
   TEST_CASE(
+      "the gradient of a norm's weight over many rows is the sum in double within 1e-6, and has "
+      "the same bits in any order of the threads") {
+    for (const std::int64_t rows : {63, 64, 65, 300, 128 * 64 + 3}) {
+      for (const std::int64_t size : {7, 128, 300}) {
+        if (rows > 300 && size > 7) continue;
+        CAPTURE(rows);
+        CAPTURE(size);
+        const auto x = normal_floats(rows * size, 1), weight = normal_floats(size, 2),
+                   dy = normal_floats(rows * size, 3), scale = normal_floats(rows, 4);
+        std::vector<double> expected(weight.size(), 0.25);
+        for (std::size_t i = 0; i < x.size(); ++i) {
+          const float normal = x[i] * scale[i / weight.size()];
+          expected[i % weight.size()] += double{dy[i]} * normal;
+        }
+        std::vector<float> first;
+        test::for_each_order([&] {
+          std::vector<float> dweight(weight.size(), 0.25f);
+          cuda_table().rms_norm_backward({x.data(), Float::f32, rows, size, weight.data(),
+                                          scale.data(), dy.data(), nullptr, dweight.data()});
+          if (first.empty()) first = dweight;
+          CHECK(dweight == first);
+        });
+        for (std::size_t i = 0; i < first.size(); ++i) {
+          CHECK(std::abs(first[i] - expected[i]) < 1e-6 * static_cast<double>(rows));
+        }
+      }
+    }
+    const float one = 1;
+    float dweight = 0;
+    CHECK(cuda::rms_norm_backward({&one, Float::f32, 1, 1, &one, &one, &one, nullptr, &dweight},
+                                  nullptr) != 0);
+  }
+
+  TEST_CASE(
       "the loss of long rows and its gradient are the scalar table's within 1e-6, in any order of "
       "the threads") {
     test::for_each_order([] {

@@ -188,6 +188,36 @@ TEST_SUITE("tile maps") {
     }
   }
 
+  TEST_CASE(
+      "column sums read each element once, and add up what each warp and each part has once") {
+    for (const std::int64_t rows : {0, 1, 7, 8, 64, 65, 1000, 128 * 64, 128 * 64 + 1}) {
+      for (const std::int64_t size : {1, 8, 255, 256, 257, 600}) {
+        if (rows * size > 1'000'000 && size != 257) continue;
+        CAPTURE(rows);
+        CAPTURE(size);
+        const ColumnSumMap map{rows, size};
+        CHECK(map.parts() <= ColumnSumMap::kMostParts);
+        Visits elements(rows * size), sums(map.scratch());
+        bool in_tile = true;
+        for_each_place(map.grid(), [&](Place at) {
+          const Run run = map.run(at);
+          for (std::int64_t row = map.first_row(at); row < map.end_row(at); row += kBlockWarps) {
+            elements.add({row * size + run.first, run.count});
+          }
+          if (map.column(at) < size) sums.add({map.part(at) * size + map.column(at), 1});
+          // What a thread leaves for the columns of its run is where their threads look for it.
+          const std::int64_t tile_begin = map.column({at.block, 0});
+          in_tile = in_tile && (run.count == 0 || run.first == tile_begin + map.run_in_tile(at)) &&
+                    map.run_in_tile(at) + kRunElements <= ColumnSumMap::kTile &&
+                    map.warp(at) < kBlockWarps;
+        });
+        CHECK(elements.once_each());
+        CHECK(sums.once_each());
+        CHECK(in_tile);
+      }
+    }
+  }
+
   TEST_CASE("flat, row, sum and element maps have each element once") {
     for (const std::int64_t n : kSizes) {
       CAPTURE(n);
