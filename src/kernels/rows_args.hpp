@@ -55,7 +55,8 @@ struct RotateArgs {
   void* y;  // [tokens, heads, size]
 };
 
-/// y = rounded(silu(gate)) · up, silu(x) = x / (1 + exp(-x))
+/// y = rounded(silu(gate)) · up, silu(x) = x / (1 + exp(-x)). An element is read before it is
+/// written: y may be gate or up.
 struct SwiGluArgs {
   const void* gate;  // [n]
   const void* up;
@@ -65,7 +66,8 @@ struct SwiGluArgs {
 };
 
 /// dgate = dy · up · σ · (1 + gate · (1 - σ)), dup = dy · rounded(gate · σ), σ = 1 / (1 +
-/// exp(-gate))
+/// exp(-gate)). An element is read before any is written: dgate and dup may be two of gate, up and
+/// dy.
 struct SwiGluBackwardArgs {
   const void* gate;  // [n]
   const void* up;

@@ -20,7 +20,7 @@ void copy_to_host(void* to, const void* from, std::size_t bytes);
 
 /// Host buffers on the device, as long as a kernel runs. A copy has its original's size, and its
 /// place modulo 16, and ends where its memory does, so that an address sanitizer sees what the
-/// emulation reads or writes behind it.
+/// emulation reads or writes behind it. What is one buffer on the host is one there.
 class Mirror {
  public:
   /// A copy that is only read; null of null.
@@ -58,7 +58,14 @@ class Mirror {
   }
   void* copy(const void* host, std::int64_t bytes);
 
+  struct Copy {
+    const void* host;
+    std::int64_t bytes;
+    void* device;
+  };
+
   std::vector<std::unique_ptr<void, Free>> memory_;
+  std::vector<Copy> copies_;
   std::vector<Output> outputs_;
 };
 

@@ -209,6 +209,36 @@ TEST_SUITE("rows") {
     });
   }
 
+  TEST_CASE("swiglu: results may take the place of operands, to the same bits") {
+    for_each_case([](const KernelTable& table, Float type, std::int64_t size) {
+      const Row gate(type, normal_floats(size, 1, 3)), up(type, normal_floats(size, 2));
+      const Row dy(type, normal_floats(size, 3));
+      Row operands[] = {gate, up, dy}, y(type, size), dgate(type, size), dup(type, size);
+      table.swiglu({operands[0].data(), operands[1].data(), type, size, y.data()});
+      table.swiglu_backward({operands[0].data(), operands[1].data(), operands[2].data(), type, size,
+                             dgate.data(), dup.data()});
+      const auto same = [&](const Row& a, const Row& b) {
+        for (std::int64_t i = 0; i < size; ++i) CHECK(a[i] == b[i]);
+      };
+      for (const int place : {0, 1}) {
+        Row own[] = {gate, up};
+        table.swiglu({own[0].data(), own[1].data(), type, size, own[place].data()});
+        same(own[place], y);
+        same(own[1 - place], place == 0 ? up : gate);
+      }
+      for (int of_gate = 0; of_gate < 3; ++of_gate) {
+        for (int of_up = 0; of_up < 3; ++of_up) {
+          if (of_gate == of_up) continue;
+          Row own[] = {gate, up, dy};
+          table.swiglu_backward({own[0].data(), own[1].data(), own[2].data(), type, size,
+                                 own[of_gate].data(), own[of_up].data()});
+          same(own[of_gate], dgate);
+          same(own[of_up], dup);
+        }
+      }
+    });
+  }
+
   TEST_CASE("swiglu: silu is exact at both ends and passes NaN") {
     for (const KernelTable& table : row_tables()) {
       INFO(table.name);
