@@ -119,10 +119,15 @@ __global__ void __launch_bounds__(kBlockThreads) rotate_kernel(RotateArgs args, 
   const std::int64_t half = args.size / 2, first = part.run.first;
   const auto* x = static_cast<const typename T::Storage*>(args.x) + part.token * args.token_stride +
                   part.head * args.head_stride + first;
-  auto* y = static_cast<typename T::Storage*>(args.y) +
-            (std::int64_t{part.token} * args.heads + part.head) * args.size + first;
+  auto* y = static_cast<typename T::Storage*>(args.y) + rotated_begin(args, part.token, part.head) +
+            first;
   const std::int64_t angle = part.token * half + first;
   const Eight a = load_eight<T>(x, count), b = load_eight<T>(x + half, count);
+  if (args.cos == nullptr) {
+    store_eight<T>(y, count, a);
+    store_eight<T>(y + half, count, b);
+    return;
+  }
   const Eight c = load_eight<T>(static_cast<const typename T::Storage*>(args.cos) + angle, count);
   const Eight s = load_eight<T>(static_cast<const typename T::Storage*>(args.sin) + angle, count);
   const float sign = args.back ? -1.0f : 1.0f;

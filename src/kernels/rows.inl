@@ -168,12 +168,17 @@ void rotate(const RotateArgs& args) {
     const std::int64_t half = args.size / 2;
     const Vec sign = splat(args.back ? -1.0f : 1.0f);
     const auto product = [&](Vec a, Vec b) { return rounded(t, mul(a, b)); };
-    auto* y = as(t, args.y);
+    const bool turns = args.cos != nullptr;
     for (std::int64_t token = 0; token < args.tokens; ++token) {
-      const auto* cos = as(t, args.cos) + token * half;
-      const auto* sin = as(t, args.sin) + token * half;
-      for (std::int64_t head = 0; head < args.heads; ++head, y += args.size) {
+      const auto* cos = turns ? as(t, args.cos) + token * half : nullptr;
+      const auto* sin = turns ? as(t, args.sin) + token * half : nullptr;
+      for (std::int64_t head = 0; head < args.heads; ++head) {
         const auto* x = as(t, args.x) + token * args.token_stride + head * args.head_stride;
+        auto* y = as(t, args.y) + rotated_begin(args, token, head);
+        if (!turns) {
+          __builtin_memcpy(y, x, static_cast<std::size_t>(args.size) * sizeof *x);
+          continue;
+        }
         each_step(half, [&](std::int64_t i, auto there) {
           const Two a = load_at(t, x + i, there), b = load_at(t, x + half + i, there);
           const Two c = load_at(t, cos + i, there);

@@ -40,7 +40,8 @@ struct RmsNormBackwardArgs {
 };
 
 /// Turns dimension i with dimension i + size/2 by the token's angle, or back by it:
-/// (a · cos - b · sin, b · cos + a · sin), every product and sum rounded.
+/// (a · cos - b · sin, b · cos + a · sin), every product and sum rounded. Without angles y = x: as
+/// keys go into a cache turned, values go there as they are.
 struct RotateArgs {
   const void* x;
   Float type;  // of x, cos, sin and y
@@ -49,11 +50,24 @@ struct RotateArgs {
   std::int64_t size;          // of a head, even
   std::int64_t token_stride;  // of x, in elements
   std::int64_t head_stride;
-  const void* cos;  // [tokens, size / 2]
+  const void* cos;  // [tokens, size / 2], or null, and sin too
   const void* sin;
   bool back;
-  void* y;  // [tokens, heads, size]
+  void* y;  // [tokens, heads, size], or with the distances below
+  /// Of y, in elements, e.g. of rows of a cache [heads, capacity, size]; both 0: there are no gaps.
+  std::int64_t y_token_stride = 0;
+  std::int64_t y_head_stride = 0;
 };
+
+/// The first element of y for a token and head.
+LORAPP_HD std::int64_t rotated_begin(const RotateArgs& args,
+                                     std::int64_t token,
+                                     std::int64_t head) {
+  if (args.y_token_stride == 0 && args.y_head_stride == 0) {
+    return (token * args.heads + head) * args.size;
+  }
+  return token * args.y_token_stride + head * args.y_head_stride;
+}
 
 /// y = rounded(silu(gate)) · up, silu(x) = x / (1 + exp(-x)). An element is read before it is
 /// written: y may be gate or up.

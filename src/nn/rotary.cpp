@@ -3,6 +3,7 @@
 
 #include "kernels/rows_args.hpp"
 
+#include <lorapp/error.hpp>
 #include <lorapp/nn/rotary.hpp>
 
 #include <ATen/ops/empty.h>
@@ -16,7 +17,7 @@ constexpr const char* kOp = "rotate";
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// Into y, which is contiguous and may be x.
+// Into y, whose last dimension has no gaps; it may be x.
 at::Tensor turn(const at::Tensor& x,
                 const at::Tensor& cos,
                 const at::Tensor& sin,
@@ -36,7 +37,9 @@ at::Tensor turn(const at::Tensor& x,
                                .cos = detail::elements(cos, first * (size / 2)),
                                .sin = detail::elements(sin, first * (size / 2)),
                                .back = back,
-                               .y = detail::mutable_elements(y, first * heads * size),
+                               .y = detail::mutable_elements(y, first * y.stride(0)),
+                               .y_token_stride = y.stride(0),
+                               .y_head_stride = y.stride(1),
                            });
                          });
   return y;
@@ -81,6 +84,18 @@ torch::Tensor rotate(const torch::Tensor& x, const Rotation& rotation) {
     return RotateFn::apply(x, rotation.cos, rotation.sin);
   }
   return turn(x, rotation.cos, rotation.sin, /*back=*/false, at::empty(x.sizes(), x.options()));
+}
+
+void rotate_into(const torch::Tensor& out, const torch::Tensor& x, const Rotation& rotation) {
+  LORAPP_CHECK(out.sizes() == x.sizes() && out.scalar_type() == x.scalar_type(), kOp,
+               "the result goes into ", out.sizes(), " of ", out.scalar_type(), "; expected ",
+               x.sizes(), " of ", x.scalar_type());
+  const torch::NoGradGuard no_grad;
+  if (has_kernel(x, rotation) && out.device() == x.device() && out.stride(2) == 1) {
+    turn(x, rotation.cos, rotation.sin, /*back=*/false, out);
+  } else {
+    out.copy_(detail::composed_rotate(x, rotation));
+  }
 }
 
 }  // namespace lorapp

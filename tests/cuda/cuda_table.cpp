@@ -115,14 +115,16 @@ void rms_norm_backward(const RmsNormBackwardArgs& args) {
 void rotate(const RotateArgs& args) {
   Mirror mirror;
   RotateArgs on = args;
-  const std::int64_t reach =
-      args.tokens == 0 || args.heads == 0
-          ? 0
-          : (args.tokens - 1) * args.token_stride + (args.heads - 1) * args.head_stride + args.size;
+  const bool none = args.tokens == 0 || args.heads == 0;
+  const std::int64_t reach = none ? 0
+                                  : (args.tokens - 1) * args.token_stride +
+                                        (args.heads - 1) * args.head_stride + args.size;
+  const std::int64_t y_reach =
+      none ? 0 : rotated_begin(args, args.tokens - 1, args.heads - 1) + args.size;
   on.x = mirror.in(args.x, bytes_of(args.type, reach));
   on.cos = mirror.in(args.cos, bytes_of(args.type, args.tokens * args.size / 2));
   on.sin = mirror.in(args.sin, bytes_of(args.type, args.tokens * args.size / 2));
-  on.y = mirror.out(args.y, bytes_of(args.type, args.tokens * args.heads * args.size));
+  on.y = mirror.out(args.y, bytes_of(args.type, y_reach));
   mirror.finish(cuda::rotate(on, nullptr));
 }
 

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <functional>
 #include <limits>
 #include <random>
@@ -180,6 +181,33 @@ TEST_SUITE("rows") {
               CHECK(y[to + half] == round(round(b * c) + round(a * s)));
             }
           }
+        }
+      }
+    });
+  }
+
+  TEST_CASE("rotate: keys go into rows of a cache turned, values as they are, and nothing else") {
+    for_each_case([](const KernelTable& table, Float type, std::int64_t half) {
+      constexpr std::int64_t kTokens = 2, kHeads = 3, kCapacity = 5, kBegin = 1;
+      const std::int64_t size = 2 * half, row = kHeads * size;
+      Row x(type, normal_floats(kTokens * row, 1)), dense(type, kTokens * row);
+      Row cos(type, normal_floats(kTokens * half, 2)), sin(type, normal_floats(kTokens * half, 3));
+      table.rotate({x.data(), type, kTokens, kHeads, size, row, size, cos.data(), sin.data(), false,
+                    dense.data()});
+      const std::int64_t held = kHeads * kCapacity * size;
+      for (const bool turns : {true, false}) {
+        const Row before(type, normal_floats(held, 4));
+        Row cache = before;
+        auto* first =
+            static_cast<std::byte*>(cache.data()) + kBegin * size * (type == Float::f32 ? 4 : 2);
+        table.rotate({x.data(), type, kTokens, kHeads, size, row, size,
+                      turns ? cos.data() : nullptr, turns ? sin.data() : nullptr, false, first,
+                      size, kCapacity * size});
+        for (std::int64_t i = 0; i < held; ++i) {
+          const std::int64_t head = i / (kCapacity * size), at = i / size % kCapacity - kBegin;
+          const Row& want = turns ? dense : x;
+          CHECK(cache[i] ==
+                (at < 0 || at >= kTokens ? before[i] : want[at * row + head * size + i % size]));
         }
       }
     });

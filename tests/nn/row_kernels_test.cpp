@@ -121,6 +121,24 @@ TEST_SUITE("nn") {
     CHECK(torch::equal(gradient(rotate), gradient(lorapp::detail::composed_rotate)));
   }
 
+  TEST_CASE("rotate_into: rows of a cache get what rotate gives, by the kernel and without") {
+    for (const auto dtype : {torch::kFloat32, torch::kBFloat16, torch::kFloat64}) {
+      const torch::Tensor x = random_tensor({3, 2, 10}, 8, dtype);
+      const Rotation rotation = rotation_for(x);
+      torch::Tensor cache = torch::full({2, 8, 10}, 7.0, dtype);
+      rotate_into(cache.slice(1, 4, 7).transpose(0, 1), x, rotation);
+      CHECK(torch::equal(cache.slice(1, 4, 7).transpose(0, 1), rotate(x, rotation)));
+      CHECK(cache.slice(1, 0, 4).eq(7).all().item<bool>());
+      CHECK(cache.slice(1, 7).eq(7).all().item<bool>());
+    }
+    const torch::Tensor x = torch::zeros({1, 2, 10});
+    const Rotation rotation = rotation_for(x);
+    CHECK(contains(error_of([&] {
+                     rotate_into(torch::zeros({1, 3, 10}), x, rotation);
+                   }),
+                   "the result goes into [1, 3, 10] of Float; expected [1, 2, 10] of Float"));
+  }
+
   TEST_CASE("swiglu: the kernel's value and gradients are the rule's") {
     for (const std::int64_t size : {1, 31, 64, 1000}) {
       compare([](const auto& in) { return swiglu(in[0], in[1]); },

@@ -131,13 +131,15 @@ class LORAPP_API AttentionImpl : public torch::nn::Module {
       k = k_norm(k);
     }
     q = rotate(q, context.rotation);
-    k = rotate(k, context.rotation);
     const torch::Tensor v = split_heads(v_proj(x));
     const std::int64_t window = sliding_window_.value_or(0);
     if (context.cache != nullptr) {
-      const auto [keys, values] = context.cache->append(layer_index_, k, v, sliding_window_);
-      return o_proj(cached_attention(q, keys, values, window));
+      const KvCache::Rows rows = context.cache->extend(layer_index_, k, sliding_window_);
+      rotate_into(rows.new_keys, k, context.rotation);
+      rows.new_values.copy_(v);
+      return o_proj(cached_attention(q, rows.keys, rows.values, window));
     }
+    k = rotate(k, context.rotation);
     return o_proj(packed_attention(q, k, v, context.cu_seqlens, window));
   }
 

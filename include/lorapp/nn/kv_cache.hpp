@@ -52,14 +52,18 @@ class LORAPP_API KvCache {
     return bytes;
   }
 
-  /// Writes the keys and values [T, kv_heads, head_dim] of the next T tokens of one layer, and
-  /// returns those of every token still held, views [kv_heads, L, head_dim] whose last T rows are
-  /// the new ones. length() moves only when advance() ends the forward pass, so that one that
-  /// throws leaves no trace.
-  std::pair<torch::Tensor, torch::Tensor> append(std::size_t layer_index,
-                                                 const torch::Tensor& keys,
-                                                 const torch::Tensor& values,
-                                                 std::optional<std::int64_t> sliding_window) {
+  /// Views of one layer's buffers.
+  struct Rows {
+    torch::Tensor new_keys, new_values;  ///< [T, kv_heads, head_dim]: to be written
+    torch::Tensor keys, values;          ///< [kv_heads, L, head_dim], of which they are the last T
+  };
+
+  /// Makes room in one layer for the keys and values of the next T tokens, which are to be like
+  /// `keys` [T, kv_heads, head_dim]. length() moves only when advance() ends the forward pass, so
+  /// that one that throws leaves no trace.
+  Rows extend(std::size_t layer_index,
+              const torch::Tensor& keys,
+              std::optional<std::int64_t> sliding_window) {
     LORAPP_CHECK(!(torch::GradMode::is_enabled() && keys.requires_grad()), "kv_cache",
                  "no gradient flows through a cache; use torch::NoGradGuard around generation");
     if (layer_index >= layers_.size()) layers_.resize(layer_index + 1);
@@ -69,9 +73,20 @@ class LORAPP_API KvCache {
     make_room(layer, keys, count);
     const std::int64_t begin = length_ - layer.first;
     const std::int64_t end = begin + count;
-    layer.keys.slice(1, begin, end).copy_(keys.transpose(0, 1));
-    layer.values.slice(1, begin, end).copy_(values.transpose(0, 1));
-    return {layer.keys.slice(1, 0, end), layer.values.slice(1, 0, end)};
+    return {layer.keys.slice(1, begin, end).transpose(0, 1),
+            layer.values.slice(1, begin, end).transpose(0, 1), layer.keys.slice(1, 0, end),
+            layer.values.slice(1, 0, end)};
+  }
+
+  /// extend(), and writes keys and values there. Returns all that the layer holds.
+  std::pair<torch::Tensor, torch::Tensor> append(std::size_t layer_index,
+                                                 const torch::Tensor& keys,
+                                                 const torch::Tensor& values,
+                                                 std::optional<std::int64_t> sliding_window) {
+    const Rows rows = extend(layer_index, keys, sliding_window);
+    rows.new_keys.copy_(keys);
+    rows.new_values.copy_(values);
+    return {rows.keys, rows.values};
   }
 
   /// Ends a forward pass over `count` tokens, after every layer has appended.

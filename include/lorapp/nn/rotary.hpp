@@ -225,4 +225,9 @@ inline torch::Tensor composed_rotate(const torch::Tensor& x, const Rotation& rot
 /// differentiated once.
 LORAPP_API torch::Tensor rotate(const torch::Tensor& x, const Rotation& rotation);
 
+/// The same into `out`, of the sizes and type of x, without a gradient: e.g. rows of a cache.
+LORAPP_API void rotate_into(const torch::Tensor& out,
+                            const torch::Tensor& x,
+                            const Rotation& rotation);
+
 }  // namespace lorapp
