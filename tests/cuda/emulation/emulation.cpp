@@ -2,6 +2,7 @@
 #include "cuda_runtime.h"
 #include "order.hpp"
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -19,10 +20,29 @@ namespace {
 constexpr int kLanes = 32;
 constexpr std::size_t kStackBytes = 128 * 1024;
 
+// A place to go on from. After its first turn a context is left and entered by jumps, which unlike
+// swapcontext ask nothing of the system; a sanitizer does not follow jumps between stacks.
+struct Context {
+  ucontext_t first;
+  jmp_buf jump;
+  bool has_jump = false;
+};
+
+void change(Context& from, Context& to) {
+#if defined(__SANITIZE_ADDRESS__)
+  swapcontext(&from.first, &to.first);
+#else
+  from.has_jump = true;
+  if (_setjmp(from.jump) != 0) return;
+  if (to.has_jump) _longjmp(to.jump, 1);
+  setcontext(&to.first);
+#endif
+}
+
 enum class State { ready, at_block_barrier, at_warp_barrier, ended };
 
 struct Fiber {
-  ucontext_t context;
+  Context context;
   State state = State::ready;
   Position position;
   const void* given = nullptr;  // to a shuffle
@@ -33,7 +53,19 @@ class Block {
   Block(unsigned threads, const std::function<void()>& kernel, const Order& order)
       : kernel_(kernel), fibers_(threads), turns_(kLanes), order_(order), random_(order.seed) {
     if (threads % kLanes != 0) throw std::logic_error("a block of part of a warp");
-    stacks_ = std::make_unique_for_overwrite<char[]>(threads * kStackBytes);
+    // Kept from launch to launch: fresh memory costs more than what most kernels do.
+    thread_local std::vector<std::unique_ptr<char[]>> stacks;
+    while (stacks.size() < threads) {
+      stacks.push_back(std::make_unique_for_overwrite<char[]>(kStackBytes));
+    }
+    for (unsigned i = 0; i < threads; ++i) {
+      ucontext_t& first = fibers_[i].context.first;
+      getcontext(&first);
+      first.uc_stack.ss_sp = stacks[i].get();
+      first.uc_stack.ss_size = kStackBytes;
+      first.uc_link = nullptr;
+      makecontext(&first, &Block::enter, 0);
+    }
     std::iota(turns_.begin(), turns_.end(), 0u);
     if (order.descending) std::reverse(turns_.begin(), turns_.end());
   }
@@ -41,14 +73,8 @@ class Block {
   void run(unsigned block) {
     current_block = this;
     for (unsigned i = 0; i < fibers_.size(); ++i) {
-      Fiber& fiber = fibers_[i];
-      fiber.state = State::ready;
-      fiber.position = {{i, 0, 0}, {block, 0, 0}};
-      getcontext(&fiber.context);
-      fiber.context.uc_stack.ss_sp = stacks_.get() + i * kStackBytes;
-      fiber.context.uc_stack.ss_size = kStackBytes;
-      fiber.context.uc_link = &scheduler_;
-      makecontext(&fiber.context, &Block::enter, 0);
+      fibers_[i].state = State::ready;
+      fibers_[i].position = {{i, 0, 0}, {block, 0, 0}};
     }
     while (round()) {
     }
@@ -59,7 +85,7 @@ class Block {
   void wait(State at) {
     Fiber& fiber = *running_;
     fiber.state = at;
-    swapcontext(&fiber.context, &scheduler_);
+    change(fiber.context, scheduler_);
   }
 
   Fiber& running() { return *running_; }
@@ -67,17 +93,20 @@ class Block {
     return fibers_[running_->position.thread.x / kLanes * kLanes + static_cast<unsigned>(lane)];
   }
 
-  static Block* current_block;
+  static thread_local Block* current_block;
 
  private:
+  // A thread of one block after the other.
   static void enter() {
     Block& block = *current_block;
-    try {
-      block.kernel_();
-    } catch (...) {
-      block.error_ = std::current_exception();
+    for (;;) {
+      try {
+        block.kernel_();
+      } catch (...) {
+        block.error_ = std::current_exception();
+      }
+      block.wait(State::ended);
     }
-    block.running_->state = State::ended;
   }
 
   // Lets fibers that can go on do so. False when all have ended.
@@ -110,7 +139,7 @@ class Block {
       if (fiber.state != State::ready) continue;
       moved = true;
       running_ = &fiber;
-      swapcontext(&scheduler_, &fiber.context);
+      change(scheduler_, fiber.context);
       if (error_) return true;
     }
     return release(warp * kLanes, kLanes, State::at_warp_barrier) || moved;
@@ -127,16 +156,15 @@ class Block {
 
   const std::function<void()>& kernel_;
   std::vector<Fiber> fibers_;
-  std::unique_ptr<char[]> stacks_;
   std::vector<unsigned> turns_;  // lanes of a warp
   Order order_;
   std::mt19937_64 random_;
-  ucontext_t scheduler_;
+  Context scheduler_;
   Fiber* running_ = nullptr;
   std::exception_ptr error_;
 };
 
-Block* Block::current_block = nullptr;
+thread_local Block* Block::current_block = nullptr;
 Order current_order;
 
 }  // namespace
