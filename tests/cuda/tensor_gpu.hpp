@@ -24,12 +24,11 @@ class TensorGpu {
 };
 
 /// Copies from the device to the host so far, each of which waits for a GPU; those within what
-/// LibTorch itself computes do not count. A real GPU's are not counted.
+/// LibTorch itself computes do not count. Of a real GPU 0: there graph_test.cpp captures what must
+/// not copy.
 std::int64_t host_copies();
 
-/// Bytes that tensors on the device hold, and the most since reset_peak_bytes.
+/// Bytes that tensors on the device hold.
 std::int64_t live_bytes();
-std::int64_t peak_bytes();
-void reset_peak_bytes();
 
 }  // namespace lorapp::test

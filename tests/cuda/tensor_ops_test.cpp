@@ -13,6 +13,8 @@
 #include <torch/autograd.h>
 #include <torch/types.h>
 
+#include <cmath>
+#include <limits>
 #include <optional>
 #include <string>
 #include <vector>
@@ -161,6 +163,41 @@ TEST_SUITE("4-bit tensors on a GPU") {
           }
         }
       }
+    }
+  }
+
+  TEST_CASE("gradients are numerical derivatives along random directions") {
+    const TensorGpu gpu;
+    for (const std::int64_t tokens : {4, 70}) {
+      const Layer each = layer(64, 128, true, 5, false);
+      const torch::Tensor x = random({tokens, 128}, 13), dy = random({tokens, 64}, 99);
+      const Gradients got = run(each, x, torch::kBFloat16, gpu.device());
+      // Σ dy · y in float64, along `step` times a direction of one operand.
+      const auto value = [&](double step, const torch::Tensor& dx, const torch::Tensor& da,
+                             const torch::Tensor& db, const torch::Tensor& dbias) {
+        const auto f64 = torch::kFloat64;
+        const torch::Tensor moved = x.to(f64) + step * dx, a = each.term->a.to(f64) + step * da,
+                            b = each.term->b.to(f64) + step * db;
+        const torch::Tensor y = moved.mm(dequantize_4bit(each.w, f64).t()) + each.bias->to(f64) +
+                                step * dbias + each.term->scale * moved.mm(a.t()).mm(b.t());
+        return (y * dy.to(f64)).sum().item<double>();
+      };
+      const torch::Tensor zero = torch::zeros({1}, torch::kFloat64);
+      const auto check = [&](const torch::Tensor& gradient, int which) {
+        const torch::Tensor direction = random(gradient.sizes().vec(), 21).to(torch::kFloat64);
+        const auto at = [&](double step) {
+          return value(step, which == 0 ? direction : zero, which == 1 ? direction : zero,
+                       which == 2 ? direction : zero, which == 3 ? direction : zero);
+        };
+        const double numerical = (at(1e-4) - at(-1e-4)) / 2e-4;
+        const double analytical = (gradient.to(torch::kFloat64) * direction).sum().item<double>();
+        const double size = gradient.to(torch::kFloat64).norm().item<double>();
+        CHECK(std::abs(numerical - analytical) < kHalfTolerance * size);
+      };
+      check(got.dx, 0);
+      check(got.da, 1);
+      check(got.db, 2);
+      check(got.dbias, 3);
     }
   }
 

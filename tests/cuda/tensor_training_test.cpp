@@ -31,14 +31,16 @@ namespace {
 using Inputs = std::vector<torch::Tensor>;
 using Operation = std::function<torch::Tensor(const Inputs&)>;
 
-// The result of `f` and the gradients of all its inputs, on the CPU.
+// The result of `f` and the gradients of all its inputs, on the CPU. Nothing else is copied there.
 Inputs results(const Operation& f, const Inputs& inputs, const torch::Device& device) {
   Inputs leaves;
   for (const torch::Tensor& each : inputs) {
     leaves.push_back(each.to(device).detach().clone().requires_grad_());
   }
+  const std::int64_t copies = host_copies();
   const torch::Tensor y = f(leaves);
   y.backward(random(y.sizes().vec(), 50).to(y.scalar_type()).to(device));
+  CHECK(host_copies() == copies);
   Inputs found{y.detach().to(torch::kCPU)};
   for (const torch::Tensor& each : leaves) {
     if (each.grad().defined()) found.push_back(each.grad().to(torch::kCPU));
@@ -48,9 +50,7 @@ Inputs results(const Operation& f, const Inputs& inputs, const torch::Device& de
 
 void check_same(const Operation& f, const Inputs& inputs, double tolerance) {
   const TensorGpu gpu;
-  const std::int64_t copies = host_copies();
   const Inputs got = results(f, inputs, gpu.device());
-  CHECK(host_copies() - copies == static_cast<std::int64_t>(got.size()));  // these results
   const Inputs want = results(f, inputs, torch::kCPU);
   REQUIRE(got.size() == want.size());
   for (std::size_t i = 0; i < got.size(); ++i) {

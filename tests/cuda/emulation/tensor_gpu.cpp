@@ -22,7 +22,7 @@ namespace {
 constexpr auto kType = c10::DeviceType::PrivateUse1;
 const c10::Device kDevice(kType, 0);
 
-std::atomic<std::int64_t> copies{0}, live{0}, peak{0};
+std::atomic<std::int64_t> copies{0}, live{0};
 thread_local int stand_ins = 0;  // LibTorch's own operations that are running
 
 // Memory with its size in front.
@@ -46,9 +46,6 @@ class Heap final : public c10::Allocator {
     if (start == nullptr) throw std::bad_alloc();
     std::memcpy(start, &size, sizeof size);
     live += size;
-    for (std::int64_t now = live, seen = peak; now > seen && !peak.compare_exchange_weak(seen, now);
-         now = live) {
-    }
     char* data = static_cast<char*>(start) + kHeader;
     // NaN: what is read before it is written shows. The space of products is too large to fill.
     constexpr std::size_t kFilled = std::size_t{1} << 22;
@@ -186,7 +183,5 @@ c10::Device TensorGpu::device() const { return kDevice; }
 
 std::int64_t host_copies() { return copies; }
 std::int64_t live_bytes() { return live; }
-std::int64_t peak_bytes() { return peak; }
-void reset_peak_bytes() { peak = live.load(); }
 
 }  // namespace lorapp::test

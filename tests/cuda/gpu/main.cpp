@@ -14,7 +14,8 @@ int main(int argc, char** argv) {
   }
   cudaDeviceProp properties;
   if (cudaGetDeviceProperties(&properties, 0) == cudaSuccess) {
-    std::printf("%s, compute capability %d.%d\n", properties.name, properties.major, properties.minor);
+    std::printf("%s, compute capability %d.%d\n", properties.name, properties.major,
+                properties.minor);
   }
   return doctest::Context(argc, argv).run();
 }
