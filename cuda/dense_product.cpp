@@ -25,7 +25,7 @@ std::uint32_t alignment_of(const void* p) {
 }
 
 // What the choice of an algorithm depends on.
-using Key = std::array<std::int64_t, 14>;
+using Key = std::array<std::int64_t, 16>;
 
 Key key_of(const DenseProductArgs& args, std::size_t bytes) {
   return {args.rows,
@@ -41,6 +41,8 @@ Key key_of(const DenseProductArgs& args, std::size_t bytes) {
           alignment_of(args.y),
           args.bias != nullptr,
           alignment_of(args.bias),
+          args.beta != 0.0f && args.c != nullptr ? args.c_stride : 0,
+          args.beta != 0.0f ? alignment_of(args.c) : 0,
           static_cast<std::int64_t>(bytes)};
 }
 
@@ -113,7 +115,7 @@ int multiply(const DenseProducts& products, const DenseProductArgs& args, void* 
   std::unique_lock lock(state.mutex);
   if (state.handle == nullptr) status(cublasLtCreate(&state.handle));
   Description description;
-  Layout w, x, y;
+  Layout w, x, added, y;
   status(cublasLtMatmulDescCreate(&description.object, CUBLAS_COMPUTE_32F, CUDA_R_32F));
   const auto describe = [&](cublasLtMatmulDescAttributes_t attribute, const auto& value) {
     if (status.good()) {
@@ -140,6 +142,10 @@ int multiply(const DenseProducts& products, const DenseProductArgs& args, void* 
   lay(x, args.type, args.x_transposed ? args.depth : args.rows,
       args.x_transposed ? args.rows : args.depth, args.x_stride);
   lay(y, args.y_type, args.rows, args.columns, args.y_stride);
+  const bool has_c = args.c != nullptr && args.beta != 0.0f;
+  const void* c = has_c ? args.c : args.y;
+  if (has_c) lay(added, args.y_type, args.rows, args.columns, args.c_stride);
+  const cublasLtMatrixLayout_t c_layout = has_c ? added.object : y.object;
   if (!status.good()) return status.code();
 
   const Key key = key_of(args, bytes);
@@ -158,12 +164,12 @@ int multiply(const DenseProducts& products, const DenseProductArgs& args, void* 
     // Without these it counts on multiples of 256 bytes.
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment_of(args.w));
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(args.x));
-    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment_of(args.y));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment_of(c));
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment_of(args.y));
     cublasLtMatmulHeuristicResult_t found;
     int count = 0;
     status(cublasLtMatmulAlgoGetHeuristic(state.handle, description.object, w.object, x.object,
-                                          y.object, y.object, preference.object, 1, &found,
+                                          c_layout, y.object, preference.object, 1, &found,
                                           &count));
     if (status.good() && count == 0) status(CUBLAS_STATUS_NOT_SUPPORTED);
     if (!status.good()) return status.code();
@@ -172,7 +178,7 @@ int multiply(const DenseProducts& products, const DenseProductArgs& args, void* 
   const cublasLtMatmulAlgo_t algorithm = known->second;
   lock.unlock();
   status(cublasLtMatmul(state.handle, description.object, &args.alpha, args.w, w.object, args.x,
-                        x.object, &args.beta, args.y, y.object, args.y, y.object, &algorithm, space,
+                        x.object, &args.beta, c, c_layout, args.y, y.object, &algorithm, space,
                         bytes, static_cast<cudaStream_t>(stream)));
   return status.code();
 }

@@ -40,6 +40,10 @@ struct Operand {
   std::int64_t stride;
   bool transposed = false;
 };
+struct Ranks {
+  std::uint16_t* data;
+  std::int64_t stride;
+};
 struct Result {
   void* data;
   std::int64_t stride;
@@ -64,71 +68,114 @@ DenseProductArgs product_of(Operand x, Operand w, Sizes sizes, Result y, float a
           .y_type = Float::bf16};
 }
 
+// Ranks that one product makes: of all parts, or of one.
+struct RankGroup {
+  int part;  // the first
+  std::int64_t first, count;
+  float scale;
+  const std::uint16_t* input;  // null: x
+};
+
+// Calls f(RankGroup) for groups that make up all ranks: one where every part has the same scale and
+// reads x, else a group a part.
+template <class F>
+void for_each_group(const LinearStack& stack, const std::uint16_t* const* inputs, F f) {
+  if (stack.padding() == 0) return;
+  const LinearWeight* first = nullptr;
+  bool alike = inputs == nullptr;
+  for (int i = 0; i < stack.count; ++i) {
+    const LinearWeight& part = stack.parts[i];
+    if (part.a == nullptr) continue;
+    if (first == nullptr) first = &part;
+    alike = alike && part.scale == first->scale;
+  }
+  if (alike) return f(RankGroup{0, 0, stack.padding(), first->scale, nullptr});
+  for (int i = 0; i < stack.count; ++i) {
+    const LinearWeight& part = stack.parts[i];
+    if (part.a == nullptr) continue;
+    const std::int64_t begin = stack.rank(i);
+    f(RankGroup{i, begin, stack.rank_end(i) - begin, part.scale,
+                inputs != nullptr ? inputs[i] : nullptr});
+  }
+}
+
 }  // namespace
 
-int fill_matrix(const LinearWeight& weight, void* stream) {
-  const std::int64_t rows = weight.w.rows, columns = weight.w.columns, r = weight.padding();
-  DequantizeRowsArgs w = weight.w;
-  w.out = weight.matrix;
-  w.out_stride = weight.stride();
-  w.out_type = Float::bf16;
+int fill_matrix(const LinearStack& stack, void* stream) {
+  const std::int64_t rows = stack.rows(), columns = stack.columns(), stride = stack.stride(),
+                     ranks = stack.padding();
   Launches launches;
-  launches.then([&] { return dequantize_4bit(w, stream); });
-  if (r > 0) {
-    launches
-        .then([&] {
-          return convert_rows({weight.b, Float::f32, weight.rank, rows, weight.rank,
-                               weight.matrix + columns, Float::bf16, weight.stride(), rows, r},
-                              stream);
-        })
-        .then([&] {
-          return convert_rows(
-              {weight.a, Float::f32, columns, weight.rank, columns,
-               weight.matrix + rows * weight.stride(), Float::bf16, weight.stride(), r, columns},
-              stream);
-        });
+  // A [rows, size] of f32 in the place of `to`, whose other elements become 0.
+  const auto place = [&](const float* from, std::int64_t from_rows, std::int64_t from_size,
+                         std::uint16_t* to, std::int64_t to_rows, std::int64_t to_size) {
+    if (to_rows == 0 || to_size == 0) return;
+    launches.then([&] {
+      return convert_rows({from, Float::f32, from_size, from_rows, from_size, to, Float::bf16,
+                           stride, to_rows, to_size},
+                          stream);
+    });
+  };
+  for (int i = 0; i < stack.count; ++i) {
+    const LinearWeight& part = stack.parts[i];
+    std::uint16_t* own_rows = stack.matrix + stack.row(i) * stride;
+    DequantizeRowsArgs w = part.w;
+    w.out = own_rows;
+    w.out_stride = stride;
+    w.out_type = Float::bf16;
+    launches.then([&] { return dequantize_4bit(w, stream); });
+    if (part.a == nullptr) {
+      place(nullptr, 0, 0, own_rows + columns, part.w.rows, ranks);
+      continue;
+    }
+    const std::int64_t first = stack.rank(i);
+    place(nullptr, 0, 0, own_rows + columns, part.w.rows, first);
+    place(part.b, part.w.rows, part.rank, own_rows + columns + first, part.w.rows, ranks - first);
+    place(part.a, part.rank, columns, stack.matrix + (rows + first) * stride,
+          stack.rank_end(i) - first, columns);
   }
   return launches.error();
 }
 
 int linear_forward(const DenseProducts& products,
-                   const LinearWeight& weight,
+                   const LinearStack& stack,
                    const LinearForwardArgs& args,
                    void* stream) {
-  const std::int64_t rows = weight.w.rows, columns = weight.w.columns, r = weight.padding(),
-                     stride = weight.stride();
-  const bool joined = r > 0 && args.x_and_u != nullptr;
-  std::uint16_t* u = joined ? args.x_and_u + columns : args.u;
-  const std::int64_t u_stride = joined ? stride : r;
+  const std::int64_t rows = stack.rows(), columns = stack.columns(), ranks = stack.padding(),
+                     stride = stack.stride();
+  const bool joined = ranks > 0 && args.x_and_u != nullptr;
+  const Ranks u{joined ? args.x_and_u + columns : args.u, joined ? stride : ranks};
+  const Operand x{joined ? args.x_and_u : args.x, joined ? stride : args.x_stride};
   Launches launches;
   if (joined) {
     launches.then([&] {
       return place_rows(args.x, args.x_stride, args.x_and_u, stride, args.tokens, columns, stream);
     });
   }
-  const std::uint16_t* x = joined ? args.x_and_u : args.x;
-  const std::int64_t x_stride = joined ? stride : args.x_stride;
-  if (r > 0) {
+  for_each_group(stack, args.inputs, [&](const RankGroup& group) {
     launches.then([&] {
       return multiply(products,
-                      product_of({args.input != nullptr ? args.input : x,
-                                  args.input != nullptr ? columns : x_stride},
-                                 {weight.matrix + rows * stride, stride, true},
-                                 {args.tokens, columns, r}, {u, u_stride}, weight.scale),
+                      product_of(group.input != nullptr ? Operand{group.input, columns} : x,
+                                 {stack.matrix + (rows + group.first) * stride, stride, true},
+                                 {args.tokens, columns, group.count},
+                                 {u.data + group.first, u.stride}, group.scale),
                       stream);
     });
-  }
+  });
   launches.then([&] {
     DenseProductArgs product =
-        product_of({x, x_stride}, {weight.matrix, stride, true},
-                   {args.tokens, joined ? stride : columns, rows}, {args.y, args.y_stride});
+        product_of(x, {stack.matrix, stride, true}, {args.tokens, joined ? stride : columns, rows},
+                   {args.y, args.y_stride});
     product.bias = args.bias;
+    if (args.added != nullptr) product.beta = 1.0f;
+    product.c = args.added;
+    product.c_stride = args.added_stride;
     return multiply(products, product, stream);
   });
-  if (r > 0 && !joined) {
+  if (ranks > 0 && !joined) {
     launches.then([&] {
-      DenseProductArgs product = product_of({u, u_stride}, {weight.matrix + columns, stride, true},
-                                            {args.tokens, r, rows}, {args.y, args.y_stride});
+      DenseProductArgs product =
+          product_of({u.data, u.stride}, {stack.matrix + columns, stride, true},
+                     {args.tokens, ranks, rows}, {args.y, args.y_stride});
       product.beta = 1.0f;
       return multiply(products, product, stream);
     });
@@ -137,11 +184,11 @@ int linear_forward(const DenseProducts& products,
 }
 
 int linear_backward(const DenseProducts& products,
-                    const LinearWeight& weight,
+                    const LinearStack& stack,
                     const LinearBackwardArgs& args,
                     void* stream) {
-  const std::int64_t rows = weight.w.rows, columns = weight.w.columns, r = weight.padding(),
-                     stride = weight.stride();
+  const std::int64_t rows = stack.rows(), columns = stack.columns(), ranks = stack.padding(),
+                     stride = stack.stride();
   Launches launches;
   if (args.tokens == 0) {  // sums of nothing
     const auto clear = [&](float* out, std::int64_t out_rows, std::int64_t size) {
@@ -149,51 +196,49 @@ int linear_backward(const DenseProducts& products,
       return convert_rows({out, Float::f32, size, 0, size, out, Float::f32, size, out_rows, size},
                           stream);
     };
-    return launches.then([&] { return clear(args.da, r, columns); })
-        .then([&] { return clear(args.db, rows, r); })
+    return launches.then([&] { return clear(args.da, ranks, columns); })
+        .then([&] { return clear(args.db, rows, ranks); })
         .error();
   }
-  const bool joined = r > 0 && args.dy_and_v != nullptr;
-  std::uint16_t* v = joined ? args.dy_and_v + rows : args.v;
-  const std::int64_t v_stride = joined ? rows + r : r;
+  const bool joined = ranks > 0 && args.dy_and_v != nullptr;
+  const Ranks v{joined ? args.dy_and_v + rows : args.v, joined ? rows + ranks : ranks};
+  const Operand dy{joined ? args.dy_and_v : args.dy, joined ? rows + ranks : args.dy_stride};
   if (joined) {
     launches.then([&] {
-      return place_rows(args.dy, args.dy_stride, args.dy_and_v, rows + r, args.tokens, rows,
+      return place_rows(args.dy, args.dy_stride, args.dy_and_v, rows + ranks, args.tokens, rows,
                         stream);
     });
   }
-  const std::uint16_t* dy = joined ? args.dy_and_v : args.dy;
-  const std::int64_t dy_stride = joined ? rows + r : args.dy_stride;
-  if (r > 0) {
+  const auto a_of = [&](const RankGroup& group) {
+    return Operand{stack.matrix + (rows + group.first) * stride, stride};
+  };
+  for_each_group(stack, args.inputs, [&](const RankGroup& group) {
     launches.then([&] {
       return multiply(products,
-                      product_of({dy, dy_stride}, {weight.matrix + columns, stride},
-                                 {args.tokens, rows, r}, {v, v_stride}, weight.scale),
+                      product_of(dy, {stack.matrix + columns + group.first, stride},
+                                 {args.tokens, rows, group.count}, {v.data + group.first, v.stride},
+                                 group.scale),
                       stream);
     });
-  }
-  // v · A, into what there may be.
-  const auto through_a = [&](std::uint16_t* out, std::int64_t out_stride, float beta) {
-    DenseProductArgs product = product_of({v, v_stride}, {weight.matrix + rows * stride, stride},
-                                          {args.tokens, r, columns}, {out, out_stride});
-    product.beta = beta;
-    return multiply(products, product, stream);
-  };
+  });
   if (args.dx != nullptr) {
-    const bool with_v = joined && args.dinput == nullptr;
+    const bool with_v = joined && args.dinputs == nullptr;
     launches.then([&] {
-      return multiply(
-          products,
-          product_of({dy, dy_stride}, {weight.matrix, stride},
-                     {args.tokens, with_v ? rows + r : rows, columns}, {args.dx, args.dx_stride}),
-          stream);
+      return multiply(products,
+                      product_of(dy, {stack.matrix, stride},
+                                 {args.tokens, with_v ? rows + ranks : rows, columns},
+                                 {args.dx, args.dx_stride}),
+                      stream);
     });
-    if (r > 0 && !joined && args.dinput == nullptr) {
-      launches.then([&] { return through_a(args.dx, args.dx_stride, 1.0f); });
+    if (ranks > 0 && !joined && args.dinputs == nullptr) {
+      launches.then([&] {
+        DenseProductArgs product =
+            product_of({v.data, v.stride}, {stack.matrix + rows * stride, stride},
+                       {args.tokens, ranks, columns}, {args.dx, args.dx_stride});
+        product.beta = 1.0f;
+        return multiply(products, product, stream);
+      });
     }
-  }
-  if (r > 0 && args.dinput != nullptr) {
-    launches.then([&] { return through_a(args.dinput, columns, 0.0f); });
   }
   // da = vᵀ · input, db = dyᵀ · u, sums over the tokens in f32.
   const auto of_tokens = [&](Operand left, std::int64_t left_size, Operand right,
@@ -204,15 +249,26 @@ int linear_backward(const DenseProducts& products,
     product.y_type = Float::f32;
     return multiply(products, product, stream);
   };
-  if (r > 0 && args.da != nullptr) {
+  for_each_group(stack, args.inputs, [&](const RankGroup& group) {
+    const Operand own_v{v.data + group.first, v.stride};
+    if (args.dinputs != nullptr && args.dinputs[group.part] != nullptr) {
+      launches.then([&] {
+        return multiply(products,
+                        product_of(own_v, a_of(group), {args.tokens, group.count, columns},
+                                   {args.dinputs[group.part], columns}),
+                        stream);
+      });
+    }
+    if (args.da == nullptr) return;
     launches.then([&] {
-      return of_tokens({v, v_stride}, r, {args.input, args.input_stride}, columns, args.da);
+      return of_tokens(
+          own_v, group.count,
+          group.input != nullptr ? Operand{group.input, columns} : Operand{args.x, args.x_stride},
+          columns, args.da + group.first * columns);
     });
-  }
-  if (r > 0 && args.db != nullptr) {
-    launches.then([&] {
-      return of_tokens({dy, dy_stride}, rows, {args.u, args.u_stride}, r, args.db);
-    });
+  });
+  if (ranks > 0 && args.db != nullptr) {
+    launches.then([&] { return of_tokens(dy, rows, {args.u, args.u_stride}, ranks, args.db); });
   }
   return launches.error();
 }

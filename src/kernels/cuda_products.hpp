@@ -13,7 +13,7 @@ namespace lorapp::kernels::cuda {
 /// What launchers return, in words: of a cudaError_t, or of a cuBLASLt status (multiply).
 const char* error_text(int error);
 
-/// y = alpha · op(x) · op(w) + beta · y + bias, matrices row by row, sums in f32.
+/// y = alpha · op(x) · op(w) + beta · c + bias, matrices row by row, sums in f32.
 struct DenseProductArgs {
   const void* x;  // [rows, depth], or [depth, rows] with x_transposed
   std::int64_t x_stride;
@@ -25,6 +25,8 @@ struct DenseProductArgs {
   Float type;                         // of x and w
   float alpha = 1.0f;
   float beta = 0.0f;
+  const void* c = nullptr;  // [rows, columns] like y; null: y itself. Not read where beta is 0
+  std::int64_t c_stride = 0;
   const void* bias = nullptr;  // [columns], at a multiple of 16 bytes; then y_type is type
   void* y;                     // [rows, columns]
   std::int64_t y_stride;
@@ -66,7 +68,7 @@ inline constexpr int kProductStatus = 100000;
 /// The columns that a low-rank term of a rank has in a product: tensor cores read whole steps.
 LORAPP_HD std::int64_t padded_rank(std::int64_t rank) { return ceil_div(rank, 64) * 64; }
 
-/// A 4-bit weight, its low-rank term (Hu et al. 2021), and where they become matrices of bf16:
+/// A 4-bit weight, its low-rank term (Hu et al. 2021), and where they become a matrix of bf16:
 /// [W | B; A], [rows + R, columns + R] with R = padded_rank(rank).
 struct LinearWeight {
   DequantizeRowsArgs w;  // its out, out_stride and out_type are not read
@@ -81,10 +83,47 @@ struct LinearWeight {
   std::int64_t matrix_size() const { return (w.rows + padding()) * stride(); }
 };
 
-/// Fills weight.matrix: one dequantization, which a forward pass and a gradient can share.
-int fill_matrix(const LinearWeight& weight, void* stream);
+/// Weights [rows, columns] that are multiplied with the same x, as one matrix of their rows one
+/// below the other: of q, k and v, or of gate and up. Behind the columns lie R more for the ranks
+/// of all parts, each part's B beside its own rows and zeros beside the others'; below the rows all
+/// A. A weight is a stack of one.
+struct LinearStack {
+  LinearStack(const LinearWeight& weight)  // NOLINT: implicit
+      : parts(&weight), count(1), matrix(weight.matrix) {}
+  LinearStack(const LinearWeight* parts_, int count_, std::uint16_t* matrix_)
+      : parts(parts_), count(count_), matrix(matrix_) {}
 
-/// y = x · Wᵀ + bias + u · Bᵀ, u = scale · input · Aᵀ, in bf16, of a filled matrix.
+  const LinearWeight* parts;  // their own `matrix` is not read
+  int count;
+  std::uint16_t* matrix;  // [(rows + R) · (columns + R)]
+
+  std::int64_t columns() const { return parts[0].w.columns; }
+  /// The first row of part i; of i = count, the number of rows.
+  std::int64_t row(int i) const {
+    std::int64_t sum = 0;
+    for (int part = 0; part < i; ++part) sum += parts[part].w.rows;
+    return sum;
+  }
+  std::int64_t rows() const { return row(count); }
+  /// The first of the ranks of part i among R, at 16 bytes.
+  std::int64_t rank(int i) const {
+    std::int64_t sum = 0;
+    for (int part = 0; part < i; ++part) {
+      if (parts[part].a != nullptr) sum += ceil_div(parts[part].rank, 8) * 8;
+    }
+    return sum;
+  }
+  /// Behind them, with what fills them up: R of the last part that has any.
+  std::int64_t rank_end(int i) const { return rank(i + 1) < rank(count) ? rank(i + 1) : padding(); }
+  std::int64_t padding() const { return padded_rank(rank(count)); }
+  std::int64_t stride() const { return columns() + padding(); }
+  std::int64_t matrix_size() const { return (rows() + padding()) * stride(); }
+};
+
+/// Fills stack.matrix: one dequantization, which a forward pass and a gradient can share.
+int fill_matrix(const LinearStack& stack, void* stream);
+
+/// y = added + x · Wᵀ + bias + u · Bᵀ, u = scale · input · Aᵀ, in bf16, of a filled matrix.
 ///
 /// The low-rank term is part of the one product where x has room behind each row (x_and_u);
 /// elsewhere it is added to y by a second product, which costs reading and writing y once more, as
@@ -93,8 +132,11 @@ struct LinearForwardArgs {
   const std::uint16_t* x;  // [tokens, columns]
   std::int64_t tokens;
   std::int64_t x_stride;
-  const std::uint16_t* bias = nullptr;   // [rows], or null
-  const std::uint16_t* input = nullptr;  // what A reads, [tokens, columns] with no gaps; null: x
+  const std::uint16_t* bias = nullptr;  // [rows], or null
+  /// What the A of each part reads, [tokens, columns] with no gaps, or null for x; null: x for all.
+  const std::uint16_t* const* inputs = nullptr;
+  const std::uint16_t* added = nullptr;  // the residual, [tokens, rows], or null
+  std::int64_t added_stride = 0;
   /// [tokens, columns + R], to become x | u; may be where x is, with that distance of rows. Null: u
   /// goes to `u`.
   std::uint16_t* x_and_u = nullptr;
@@ -103,7 +145,7 @@ struct LinearForwardArgs {
   std::int64_t y_stride;
 };
 int linear_forward(const DenseProducts& products,
-                   const LinearWeight& weight,
+                   const LinearStack& stack,
                    const LinearForwardArgs& args,
                    void* stream);
 
@@ -114,21 +156,24 @@ struct LinearBackwardArgs {
   std::int64_t dy_stride;
   /// [tokens, rows + R], to become dy | v, as x_and_u of the forward pass; null: v goes to `v`.
   std::uint16_t* dy_and_v = nullptr;
-  std::uint16_t* v = nullptr;            // [tokens, R]
-  const std::uint16_t* input = nullptr;  // what A has read, [tokens, columns]; for da
-  std::int64_t input_stride = 0;
-  const std::uint16_t* u = nullptr;  // [tokens, R], of the forward pass; for db
+  std::uint16_t* v = nullptr;        // [tokens, R]
+  const std::uint16_t* x = nullptr;  // [tokens, columns], what A has read; for da
+  std::int64_t x_stride = 0;
+  const std::uint16_t* const* inputs = nullptr;  // of the forward pass
+  const std::uint16_t* u = nullptr;              // [tokens, R], of the forward pass; for db
   std::int64_t u_stride = 0;
   std::uint16_t* dx = nullptr;  // [tokens, columns], or null
   std::int64_t dx_stride = 0;
-  /// [tokens, columns] with no gaps: v · A, which dx then does not have; for an input that is not
-  /// x. Or null.
-  std::uint16_t* dinput = nullptr;
-  float* da = nullptr;  // [R, columns], its first rows those of A, or null
-  float* db = nullptr;  // [rows, R], its first columns those of B, or null
+  /// v · A of each part, [tokens, columns] with no gaps, which dx then does not have; for inputs
+  /// that are not x. Or null.
+  std::uint16_t* const* dinputs = nullptr;
+  float* da = nullptr;  // [R, columns]: of part i the rows from stack.rank(i) on; or null
+  /// [rows, R]: of part i its rows, and the columns from stack.rank(i) on; the others hold what
+  /// nobody reads. Or null.
+  float* db = nullptr;
 };
 int linear_backward(const DenseProducts& products,
-                    const LinearWeight& weight,
+                    const LinearStack& stack,
                     const LinearBackwardArgs& args,
                     void* stream);
 

@@ -10,6 +10,8 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
+#include <vector>
 
 namespace lorapp::detail {
 
@@ -36,22 +38,49 @@ void gpu_dequantize(const QuantizedTensor& w, const at::Tensor& out);
 /// are multiples of 8 (what tensor cores read at a time).
 bool gpu_multiplies(const QuantizedTensor& w, at::ScalarType compute_dtype);
 
-/// packed_forward in bfloat16, sums in float32: the base product, and the low-rank term's of more
-/// than a few rows, with operands rounded to bfloat16 (of few rows A, B and u are float32). Few
-/// rows are multiplied with the codes as they are (choose_product), more with the weights in a
-/// matrix that lives as long as the call; where `matrix` is given and undefined it is left there,
-/// and used where it is defined. Nothing waits.
-PackedForward gpu_forward(const at::Tensor& x,
-                          const QuantizedTensor& w,
-                          const std::optional<at::Tensor>& bias,
-                          const LowRank* low_rank,
-                          at::Tensor* matrix = nullptr);
+/// One of the layers that gpu_forward multiplies with the same x; its tensors outlive the call.
+struct GpuLayer {
+  const QuantizedTensor& w;
+  const at::Tensor* bias = nullptr;   // or none
+  const LowRank* low_rank = nullptr;  // or none
+};
 
-/// packed_backward, with the rounding of gpu_forward. Nothing waits.
-Gradients gpu_backward(const at::Tensor& dy,
-                       const QuantizedTensor& w,
-                       const SavedLowRank* low_rank,
-                       WantedGradients wanted,
-                       const at::Tensor& matrix = {});
+struct GpuForward {
+  std::vector<at::Tensor> y;  ///< of each layer, in the dtype of x; several are views of one tensor
+  /// u = scale · input · Aᵀ of all layers, [rows, R] bfloat16, for the gradients of B; undefined
+  /// where none is asked for.
+  at::Tensor u;
+};
+
+/// x · Wᵀ + bias (+ u · Bᵀ) in bfloat16, sums in float32: the base product, and the low-rank term's
+/// of more than a few rows, with operands rounded to bfloat16 (of few rows A, B and u are float32).
+/// Few rows are multiplied with the codes as they are (choose_product), more with the weights of
+/// all layers in one matrix that lives as long as the call; where `matrix` is given it is left
+/// there. Nothing waits.
+GpuForward gpu_forward(const at::Tensor& x,
+                       const std::vector<GpuLayer>& layers,
+                       at::Tensor* matrix = nullptr);
+
+/// What a backward pass is given: the gradients of all y, undefined for zeros, and what the forward
+/// pass had.
+struct GpuBackwardInput {
+  const std::vector<at::Tensor>& dy;
+  const std::vector<GpuLayer>& layers;   // without biases
+  const std::function<at::Tensor()>& x;  // as it was; called once at most, for the gradients of A
+  at::Tensor u;
+  at::Tensor matrix;  // or undefined
+};
+struct GpuWanted {
+  bool x = false;
+  std::vector<bool> a, b;  // of each layer
+};
+struct GpuGradients {
+  at::Tensor x;
+  std::vector<at::Tensor> a, b;  // float32
+};
+GpuGradients gpu_backward(const GpuBackwardInput& input, const GpuWanted& wanted);
+
+/// The layers, as one node of the graph. Operands are checked.
+std::vector<at::Tensor> gpu_linear(const at::Tensor& x, const std::vector<GpuLayer>& layers);
 
 }  // namespace lorapp::detail

@@ -8,14 +8,15 @@
 #include "quant/gpu_ops.hpp"
 #include "quant/packed_codes.hpp"
 #include "quant/products.hpp"
-#include "quant/recompute.hpp"
 #include "quant/second_derivatives.hpp"
 
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/custom_class.h>
 
+#include <algorithm>
 #include <utility>
+#include <vector>
 
 namespace lorapp {
 namespace {
@@ -31,7 +32,6 @@ struct Saved : torch::CustomClassHolder {
   at::ScalarType compute_dtype = at::kFloat;
   std::optional<at::ScalarType> bias_dtype;  // none: no bias
   std::optional<LowRank> low_rank;           // without its tensors
-  at::Tensor matrix;                         // RecomputeScope's
 };
 
 // The weight as the kernels read it, packed for this call if it is not; nothing where they do not
@@ -62,12 +62,6 @@ class Nf4LinearFn : public torch::autograd::Function<Nf4LinearFn> {
     context->saved_data["saved"] = c10::IValue::make_capsule(saved);
 
     at::AutoDispatchBelowADInplaceOrView below;
-    if (detail::gpu_multiplies(weight, compute_dtype)) {
-      at::Tensor* matrix = detail::RecomputeScope::is_active() ? &saved->matrix : nullptr;
-      auto [y, u] = detail::gpu_forward(x, weight, bias, low_rank, matrix);
-      if (low_rank != nullptr) save(context, *saved, x, *low_rank, u);
-      return y;
-    }
     if (const auto packed = packed_for(weight, compute_dtype)) {
       auto [y, u] = detail::packed_forward(x, *packed, bias, compute_dtype, low_rank);
       if (low_rank != nullptr) save(context, *saved, x, *low_rank, u);
@@ -85,7 +79,7 @@ class Nf4LinearFn : public torch::autograd::Function<Nf4LinearFn> {
                  "second derivatives are not supported: the gradient of a 4-bit linear was itself "
                  "asked to be differentiable (create_graph)");
     const auto holder = context->saved_data["saved"].toCapsule();
-    auto& saved = static_cast<Saved&>(*holder);
+    const auto& saved = static_cast<const Saved&>(*holder);
     // Without the term dx depends on dy alone; with it, on what trains as well.
     if (saved.low_rank) detail::refuse_second_derivatives(kOp);
     at::NoGradGuard no_grad;
@@ -102,12 +96,7 @@ class Nf4LinearFn : public torch::autograd::Function<Nf4LinearFn> {
     std::optional<detail::SavedLowRank> low_rank;
     if (saved.low_rank) low_rank = restored(*saved.low_rank, context->get_saved_variables());
     const detail::SavedLowRank* term = low_rank ? &*low_rank : nullptr;
-    if (detail::gpu_multiplies(saved.weight, saved.compute_dtype)) {
-      if (needs_x || needs_a || needs_b) {
-        found = detail::gpu_backward(dy, saved.weight, term, {needs_x, needs_a, needs_b},
-                                     std::exchange(saved.matrix, {}));
-      }
-    } else if (const auto packed = packed_for(saved.weight, saved.compute_dtype)) {
+    if (const auto packed = packed_for(saved.weight, saved.compute_dtype)) {
       found = detail::packed_backward(dy, *packed, saved.compute_dtype, term,
                                       {needs_x, needs_a, needs_b});
     } else if (needs_x) {
@@ -166,6 +155,40 @@ void check_low_rank(const LowRank& term, const at::Tensor& x, const QuantizedTen
   check("B", term.b, w.size(0), r);
 }
 
+// A layer, checked against x.
+void check_operands(const at::Tensor& x,
+                    const QuantizedTensor& w,
+                    const std::optional<at::Tensor>& bias,
+                    const std::optional<LowRank>& low_rank) {
+  LORAPP_CHECK(x.defined(), kOp, "x is an undefined tensor");
+  LORAPP_CHECK(w.defined(), kOp, "the weight is empty");
+  LORAPP_CHECK(w.dim() == 2, kOp, "the weight has shape ", at::IntArrayRef(w.shape()),
+               ", expected [out_features, in_features]");
+  LORAPP_CHECK(detail::is_compute_dtype(x.scalar_type()), kOp, "x is ", x.scalar_type(),
+               ", expected float32, bfloat16, float16 or float64");
+  LORAPP_CHECK(x.dim() >= 1 && x.size(-1) == w.size(1), kOp, "x has shape ", x.sizes(),
+               ", expected [..., ", w.size(1), "] for a weight of shape ",
+               at::IntArrayRef(w.shape()));
+  LORAPP_CHECK(x.device() == w.device(), kOp, "x is on ", x.device(), ", the weight on ",
+               w.device());
+  if (bias && bias->defined()) {
+    LORAPP_CHECK(bias->dim() == 1 && bias->size(0) == w.size(0), kOp, "bias has shape ",
+                 bias->sizes(), ", expected [", w.size(0), "]");
+    LORAPP_CHECK(detail::is_compute_dtype(bias->scalar_type()), kOp, "bias is ",
+                 bias->scalar_type(), ", expected float32, bfloat16, float16 or float64");
+    LORAPP_CHECK(bias->device() == x.device(), kOp, "bias is on ", bias->device(), ", x on ",
+                 x.device());
+  }
+  if (low_rank) check_low_rank(*low_rank, x, w);
+  detail::check_device(x.device(), kOp);
+}
+
+detail::GpuLayer gpu_layer(const QuantizedTensor& w,
+                           const OptionalTensor& bias,
+                           const std::optional<LowRank>& low_rank) {
+  return {w, bias && bias->defined() ? &*bias : nullptr, low_rank ? &*low_rank : nullptr};
+}
+
 // The low-rank term by itself.
 at::Tensor low_rank_term(const LowRank& term, const at::Tensor& x) {
   const at::Tensor input = (term.mask ? term.mask(x) : x).to(at::kFloat);
@@ -179,42 +202,47 @@ torch::Tensor linear_4bit(const torch::Tensor& x,
                           const std::optional<torch::Tensor>& bias,
                           std::optional<torch::Dtype> compute_dtype,
                           const std::optional<LowRank>& low_rank) {
-  LORAPP_CHECK(x.defined(), kOp, "x is an undefined tensor");
-  LORAPP_CHECK(w.defined(), kOp, "the weight is empty");
-  LORAPP_CHECK(w.dim() == 2, kOp, "the weight has shape ", at::IntArrayRef(w.shape()),
-               ", expected [out_features, in_features]");
-  LORAPP_CHECK(detail::is_compute_dtype(x.scalar_type()), kOp, "x is ", x.scalar_type(),
-               ", expected float32, bfloat16, float16 or float64");
-  LORAPP_CHECK(x.dim() >= 1 && x.size(-1) == w.size(1), kOp, "x has shape ", x.sizes(),
-               ", expected [..., ", w.size(1), "] for a weight of shape ",
-               at::IntArrayRef(w.shape()));
-  LORAPP_CHECK(x.device() == w.device(), kOp, "x is on ", x.device(), ", the weight on ",
-               w.device());
-  const bool has_bias = bias && bias->defined();
-  if (has_bias) {
-    LORAPP_CHECK(bias->dim() == 1 && bias->size(0) == w.size(0), kOp, "bias has shape ",
-                 bias->sizes(), ", expected [", w.size(0), "]");
-    LORAPP_CHECK(detail::is_compute_dtype(bias->scalar_type()), kOp, "bias is ",
-                 bias->scalar_type(), ", expected float32, bfloat16, float16 or float64");
-    LORAPP_CHECK(bias->device() == x.device(), kOp, "bias is on ", bias->device(), ", x on ",
-                 x.device());
-  }
-  if (low_rank) check_low_rank(*low_rank, x, w);
-  detail::check_device(x.device(), kOp);
+  check_operands(x, w, bias, low_rank);
   const at::ScalarType dtype = resolve_compute_dtype(compute_dtype, x.device());
-  const OptionalTensor b = has_bias ? bias : std::nullopt;
+  const OptionalTensor b = bias && bias->defined() ? bias : std::nullopt;
+  if (detail::gpu_multiplies(w, dtype)) {
+    return detail::gpu_linear(x, {gpu_layer(w, b, low_rank)}).front();
+  }
   const auto plain = [&] {
     const LowRank* none = nullptr;
     return Nf4LinearFn::apply(x, b, OptionalTensor(), OptionalTensor(), w, dtype, none);
   };
   if (!low_rank) return plain();
   const bool packs = w.is_packed() || detail::PackedCodes::fits(w.tables());
-  if (!detail::gpu_multiplies(w, dtype) && (!packs || dtype == at::kDouble)) {
+  if (!packs || dtype == at::kDouble) {
     const at::Tensor y = plain();
     return y + low_rank_term(*low_rank, x).to(y.scalar_type());
   }
   return Nf4LinearFn::apply(x, b, OptionalTensor(low_rank->a), OptionalTensor(low_rank->b), w,
                             dtype, &*low_rank);
+}
+
+std::vector<torch::Tensor> stacked_linear_4bit(const torch::Tensor& x,
+                                               const std::vector<Projection>& layers,
+                                               std::optional<torch::Dtype> compute_dtype) {
+  LORAPP_CHECK(!layers.empty(), kOp, "a stack has no layers, expected at least one");
+  for (const Projection& each : layers) check_operands(x, each.w, each.bias, each.low_rank);
+  const at::ScalarType dtype = resolve_compute_dtype(compute_dtype, x.device());
+  const bool gpu = std::all_of(layers.begin(), layers.end(), [&](const Projection& each) {
+    return detail::gpu_multiplies(each.w, dtype);
+  });
+  if (!gpu) {
+    std::vector<torch::Tensor> results;
+    for (const Projection& each : layers) {
+      results.push_back(linear_4bit(x, each.w, each.bias, compute_dtype, each.low_rank));
+    }
+    return results;
+  }
+  std::vector<detail::GpuLayer> stack;
+  for (const Projection& each : layers) {
+    stack.push_back(gpu_layer(each.w, each.bias, each.low_rank));
+  }
+  return detail::gpu_linear(x, stack);
 }
 
 }  // namespace lorapp

@@ -1,9 +1,7 @@
 // Products of many tokens through cuBLASLt, emulated or on a GPU, against sums in double: dense
 // ones, and a 4-bit weight with its low-rank term, forward and backward.
-#include "cuda/device_memory.hpp"
-#include "kernels/cuda_products.hpp"
+#include "cuda/matrices.hpp"
 #include "kernels/dispatch.hpp"
-#include "kernels/float16.hpp"
 #include "support/normal_floats.hpp"
 
 #include <lorapp/quant/nf4.hpp>
@@ -18,101 +16,12 @@
 
 using namespace lorapp;
 using namespace lorapp::kernels;
-using test::normal_floats;
+using namespace lorapp::test;
 
 namespace {
 
 constexpr Codebook4 kBook = nf4_codebook();
 constexpr std::size_t kSpaceBytes = 1 << 20;
-
-std::vector<std::uint16_t> halves(const std::vector<float>& v) {
-  std::vector<std::uint16_t> h;
-  for (const float each : v) h.push_back(f32_to_bf16(each));
-  return h;
-}
-
-// A matrix in double, row by row.
-struct Matrix {
-  std::int64_t rows, columns;
-  std::vector<double> data;
-  double& at(std::int64_t r, std::int64_t c) {
-    return data[static_cast<std::size_t>(r * columns + c)];
-  }
-  double at(std::int64_t r, std::int64_t c) const {
-    return data[static_cast<std::size_t>(r * columns + c)];
-  }
-};
-Matrix zeros(std::int64_t rows, std::int64_t columns) {
-  return {rows, columns, std::vector<double>(static_cast<std::size_t>(rows * columns))};
-}
-// The first `columns` of rows with a distance.
-Matrix matrix(const std::vector<std::uint16_t>& v,
-              std::int64_t rows,
-              std::int64_t columns,
-              std::int64_t stride) {
-  Matrix m = zeros(rows, columns);
-  for (std::int64_t r = 0; r < rows; ++r) {
-    for (std::int64_t c = 0; c < columns; ++c)
-      m.at(r, c) = bf16_to_f32(v[static_cast<std::size_t>(r * stride + c)]);
-  }
-  return m;
-}
-Matrix matrix(const std::vector<float>& v,
-              std::int64_t rows,
-              std::int64_t columns,
-              std::int64_t stride) {
-  Matrix m = zeros(rows, columns);
-  for (std::int64_t r = 0; r < rows; ++r) {
-    for (std::int64_t c = 0; c < columns; ++c)
-      m.at(r, c) = v[static_cast<std::size_t>(r * stride + c)];
-  }
-  return m;
-}
-Matrix transposed(const Matrix& a) {
-  Matrix t = zeros(a.columns, a.rows);
-  for (std::int64_t r = 0; r < a.rows; ++r) {
-    for (std::int64_t c = 0; c < a.columns; ++c) t.at(c, r) = a.at(r, c);
-  }
-  return t;
-}
-Matrix operator*(const Matrix& a, const Matrix& b) {
-  Matrix p = zeros(a.rows, b.columns);
-  for (std::int64_t r = 0; r < a.rows; ++r) {
-    for (std::int64_t k = 0; k < a.columns; ++k) {
-      for (std::int64_t c = 0; c < b.columns; ++c) p.at(r, c) += a.at(r, k) * b.at(k, c);
-    }
-  }
-  return p;
-}
-Matrix operator*(double s, Matrix a) {
-  for (double& each : a.data) each *= s;
-  return a;
-}
-Matrix operator+(Matrix a, const Matrix& b) {
-  for (std::size_t i = 0; i < a.data.size(); ++i) a.data[i] += b.data[i];
-  return a;
-}
-double error(const Matrix& found, const Matrix& expected) {
-  double squares = 0, all = 1e-30;
-  for (std::size_t i = 0; i < expected.data.size(); ++i) {
-    squares += (found.data[i] - expected.data[i]) * (found.data[i] - expected.data[i]);
-    all += expected.data[i] * expected.data[i];
-  }
-  return std::sqrt(squares / all);  // of the root mean squares; NaN compares as no number
-}
-
-template <class T>
-const T* all_of(test::Mirror& mirror, const std::vector<T>& v) {
-  return mirror.in(v.data(), static_cast<std::int64_t>(v.size()));
-}
-template <class T>
-T* all_of(test::Mirror& mirror, std::vector<T>& v) {
-  return mirror.out(v.data(), static_cast<std::int64_t>(v.size()));
-}
-
-cuda::DenseProducts products_with(test::Mirror& mirror, std::vector<std::uint8_t>& space) {
-  return {cuda::make_product_algorithms(), all_of(mirror, space), space.size()};
-}
 
 }  // namespace
 
@@ -261,6 +170,8 @@ TEST_SUITE("products by cuBLASLt") {
       std::uint16_t *joined_x = each.joined ? all_of(mirror, x_and_u) : nullptr,
                     *apart = each.joined ? nullptr : all_of(mirror, u_apart);
       const std::uint16_t *device_x = all_of(mirror, x), *device_input = all_of(mirror, input);
+      const std::uint16_t* inputs[] = {device_input};
+      std::uint16_t* dinputs[] = {all_of(mirror, dinput)};
       int status = cuda::fill_matrix(weight, nullptr);
       REQUIRE(status == 0);
       status = cuda::linear_forward(products, weight,
@@ -268,7 +179,7 @@ TEST_SUITE("products by cuBLASLt") {
                                      .tokens = tokens,
                                      .x_stride = columns,
                                      .bias = all_of(mirror, bias),
-                                     .input = each.masked ? device_input : nullptr,
+                                     .inputs = each.masked ? inputs : nullptr,
                                      .x_and_u = joined_x,
                                      .u = apart,
                                      .y = all_of(mirror, y),
@@ -281,13 +192,14 @@ TEST_SUITE("products by cuBLASLt") {
                                       .dy_stride = rows,
                                       .dy_and_v = each.joined ? all_of(mirror, dy_and_v) : nullptr,
                                       .v = each.joined ? nullptr : all_of(mirror, v_apart),
-                                      .input = device_input,
-                                      .input_stride = columns,
+                                      .x = device_x,
+                                      .x_stride = columns,
+                                      .inputs = each.masked ? inputs : nullptr,
                                       .u = each.joined && rank > 0 ? joined_x + columns : apart,
                                       .u_stride = each.joined ? stride : r,
                                       .dx = all_of(mirror, dx),
                                       .dx_stride = columns,
-                                      .dinput = each.masked ? all_of(mirror, dinput) : nullptr,
+                                      .dinputs = each.masked ? dinputs : nullptr,
                                       .da = all_of(mirror, da),
                                       .db = all_of(mirror, db)},
                                      nullptr);

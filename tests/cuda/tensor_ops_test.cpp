@@ -166,6 +166,79 @@ TEST_SUITE("4-bit tensors on a GPU") {
     }
   }
 
+  TEST_CASE(
+      "layers of a stack have the results and gradients that they have alone, of few tokens and "
+      "many, with dropout, without some gradients, and over any base") {
+    struct Case {
+      std::int64_t tokens;
+      bool masked, one_unused, biased;
+    };
+    for (const Case& each :
+         {Case{4, false, false, true}, Case{4, true, false, false}, Case{70, false, false, true},
+          Case{70, true, false, true}, Case{70, false, true, false}, Case{0, false, false, true}}) {
+      CAPTURE(each.tokens);
+      CAPTURE(each.masked);
+      std::vector<Layer> layers = {layer(64, 128, each.biased, 5, false),
+                                   layer(32, 128, false, 16, true), layer(16, 128, true, 0, false)};
+      if (each.masked) {
+        for (Layer& one : layers) {
+          if (!one.term) continue;
+          one.term->mask = [seed = one.w.size(0)](const torch::Tensor& x) {
+            return seeded_dropout(x, 0.25, static_cast<std::uint64_t>(seed));
+          };
+        }
+      }
+      const torch::Tensor x = random({each.tokens, 128}, 7);
+      // y, dx, then each layer's gradients.
+      const auto run_stack = [&](const torch::Device& device, torch::Dtype dtype) {
+        const torch::Tensor input = leaf(x, device);
+        std::vector<Projection> stack;
+        for (const Layer& one : layers) {
+          Projection part{one.w.to(device), std::nullopt, one.term};
+          if (one.bias) part.bias = leaf(*one.bias, device);
+          if (part.low_rank) {
+            part.low_rank->a = leaf(part.low_rank->a, device);
+            part.low_rank->b = leaf(part.low_rank->b, device);
+          }
+          stack.push_back(part);
+        }
+        const auto y = stacked_linear_4bit(input, stack, dtype);
+        REQUIRE(y.size() == 3);
+        torch::Tensor sum;
+        std::vector<torch::Tensor> found;
+        for (std::size_t i = 0; i < y.size(); ++i) {
+          found.push_back(host(y[i].detach()));
+          if (each.one_unused && i == 1) continue;
+          const torch::Tensor dy = random(y[i].sizes().vec(), 90 + i).to(device);
+          const torch::Tensor part = (y[i] * dy).sum();
+          sum = sum.defined() ? sum + part : part;
+        }
+        sum.backward();
+        found.push_back(host(input.grad()));
+        for (const Projection& part : stack) {
+          if (part.bias) found.push_back(host(part.bias->grad()));
+          if (!part.low_rank) continue;
+          found.push_back(host(part.low_rank->a.grad()));
+          found.push_back(host(part.low_rank->b.grad()));
+        }
+        return found;
+      };
+      const auto want = run_stack(torch::kCPU, torch::kFloat32);
+      const TensorGpu gpu;
+      const auto got = run_stack(gpu.device(), torch::kBFloat16);
+      REQUIRE(got.size() == want.size());
+      for (std::size_t i = 0; i < got.size(); ++i) {
+        CAPTURE(i);
+        if (!want[i].defined()) {  // of a layer that was not used
+          CHECK((!got[i].defined() || got[i].count_nonzero().item<std::int64_t>() == 0));
+          continue;
+        }
+        CHECK(difference(got[i], want[i]) < kHalfTolerance);
+      }
+    }
+    CHECK(contains(error_of([] { stacked_linear_4bit(random({2, 64}), {}); }), "no layers"));
+  }
+
   TEST_CASE("gradients are numerical derivatives along random directions") {
     const TensorGpu gpu;
     for (const std::int64_t tokens : {4, 70}) {
@@ -308,9 +381,9 @@ TEST_SUITE("4-bit tensors on a GPU") {
   TEST_CASE("recomputing in a checkpoint dequantizes once for the product and its gradient") {
     static int fills = 0;
     kernels::cuda::Launchers counted = *kernels::cuda::launchers();
-    counted.fill_matrix = [](const kernels::cuda::LinearWeight& weight, void* stream) {
+    counted.fill_matrix = [](const kernels::cuda::LinearStack& stack, void* stream) {
       ++fills;
-      return kernels::cuda::launchers()->fill_matrix(weight, stream);
+      return kernels::cuda::launchers()->fill_matrix(stack, stream);
     };
     const TensorGpu gpu(counted);
     const Layer each = layer(64, 128, false, 4, false);

@@ -124,14 +124,15 @@ class LORAPP_API AttentionImpl : public torch::nn::Module {
 
   /// x [T, hidden] → [T, hidden].
   torch::Tensor forward(const Activation& x, const SequenceContext& context) {
-    torch::Tensor q = split_heads(q_proj(x));
-    torch::Tensor k = split_heads(k_proj(x));
-    if (q_norm) {
-      q = q_norm(q);
-      k = k_norm(k);
+    const auto qkv = LinearImpl::forward_each({q_proj.get(), k_proj.get(), v_proj.get()}, x);
+    torch::Tensor q = split_heads(qkv[0]);
+    torch::Tensor k = split_heads(qkv[1]);
+    if (q_norm) {  // whose kernel reads rows without gaps
+      q = q_norm(q.contiguous());
+      k = k_norm(k.contiguous());
     }
     q = rotate(q, context.rotation);
-    const torch::Tensor v = split_heads(v_proj(x));
+    const torch::Tensor v = split_heads(qkv[2]);
     const std::int64_t window = sliding_window_.value_or(0);
     if (context.cache != nullptr) {
       const KvCache::Rows rows = context.cache->extend(layer_index_, k, sliding_window_);

@@ -18,6 +18,7 @@
 #include <memory>
 #include <optional>
 #include <utility>
+#include <vector>
 
 namespace lorapp {
 
@@ -39,17 +40,32 @@ class LORAPP_API LinearImpl : public torch::nn::Module {
   torch::Tensor forward(const Activation& input) {
     const torch::Tensor& x = input.value;
     if (adapter_ == nullptr || !adapter_enabled_) return base(x);
-    if (quantized_) {
-      if (std::optional<LowRank> term = adapter_->low_rank()) {
-        term->recipe = input.recipe;
-        return linear_4bit(x, *quantized_, optional_bias(), compute_dtype_, term);
-      }
+    if (const auto part = projection(input)) {
+      return linear_4bit(x, part->w, part->bias, compute_dtype_, part->low_rank);
     }
     torch::Tensor y = base(x);
     torch::Tensor delta = adapter_->delta(x);
     // As PEFT: beside a 4-bit weight the delta is rounded before the sum, beside a dense one after.
     if (quantized_) delta = delta.to(y.scalar_type());
     return y.add_(delta);
+  }
+
+  /// forward(input) of layers that read the same: on a GPU one product where all are in 4 bits with
+  /// one compute dtype, and their adapters low-rank (stacked_linear_4bit).
+  static std::vector<torch::Tensor> forward_each(const std::vector<LinearImpl*>& layers,
+                                                 const Activation& input) {
+    std::vector<Projection> stack;
+    for (LinearImpl* layer : layers) {
+      std::optional<Projection> projection = layer->projection(input);
+      if (!projection || layer->compute_dtype_ != layers.front()->compute_dtype_) break;
+      stack.push_back(*std::move(projection));
+    }
+    if (stack.size() == layers.size()) {
+      return stacked_linear_4bit(input.value, stack, layers.front()->compute_dtype_);
+    }
+    std::vector<torch::Tensor> results;
+    for (LinearImpl* layer : layers) results.push_back(layer->forward(input));
+    return results;
   }
 
   /// The layer without its adapter.
@@ -175,6 +191,17 @@ class LORAPP_API LinearImpl : public torch::nn::Module {
   }
 
  private:
+  // The whole layer as a 4-bit one with a low-rank term, if it is that.
+  std::optional<Projection> projection(const Activation& input) const {
+    if (!quantized_) return std::nullopt;
+    Projection part{*quantized_, optional_bias(), std::nullopt};
+    if (adapter_ == nullptr || !adapter_enabled_) return part;
+    part.low_rank = adapter_->low_rank();
+    if (!part.low_rank) return std::nullopt;
+    part.low_rank->recipe = input.recipe;
+    return part;
+  }
+
   void move_quantized(torch::Device device) {
     if (quantized_) quantized_ = quantized_->to(device).packed();
     if (int8_) int8_ = int8_->to(device);

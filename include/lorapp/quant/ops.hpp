@@ -73,6 +73,21 @@ LORAPP_API torch::Tensor linear_4bit(const torch::Tensor& x,
                                      std::optional<torch::Dtype> compute_dtype = std::nullopt,
                                      const std::optional<LowRank>& low_rank = std::nullopt);
 
+/// One of several layers that read the same x, as the arguments of linear_4bit.
+struct Projection {
+  QuantizedTensor w;
+  std::optional<torch::Tensor> bias = std::nullopt;
+  std::optional<LowRank> low_rank = std::nullopt;
+};
+
+/// linear_4bit of each layer, in their order. On a GPU, of more than few rows, all of them are one
+/// product, and the results are columns of one tensor: contiguous each, row by row, in steps of
+/// all. The recipe of x of one low-rank term counts for all.
+LORAPP_API std::vector<torch::Tensor> stacked_linear_4bit(
+    const torch::Tensor& x,
+    const std::vector<Projection>& layers,
+    std::optional<torch::Dtype> compute_dtype = std::nullopt);
+
 /// y = x · Wᵀ + bias with a dense weight, as at::linear: on the CPU, for tensors of one type of
 /// float32, bfloat16 and float16, by the kernels of linear_4bit, with sums in float32 that are
 /// rounded once; by at::linear otherwise. Throws Error when the kernels' gradient is asked to be

@@ -156,7 +156,10 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle,
                               std::size_t,
                               cudaStream_t) {
   Sizes sizes;
-  if (handle == nullptr || algorithm == nullptr || c != d || lc != ld ||
+  const bool in_place = c == d && lc == ld;
+  const bool apart = c != d && lc->rows == ld->rows && lc->columns == ld->columns &&
+                     lc->type == ld->type && lc->leading >= static_cast<std::int64_t>(lc->rows);
+  if (handle == nullptr || algorithm == nullptr || !(in_place || apart) ||
       !sizes_of(*what, *la, *lb, *ld, sizes))
     return CUBLAS_STATUS_INVALID_VALUE;
   const void* operands[4] = {a, b, c, d};
