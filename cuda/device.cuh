@@ -170,8 +170,12 @@ int launch(void (*kernel)(P...),
   const dim3 grid(static_cast<unsigned>(blocks)), threads(kBlockThreads);
 #if defined(__CUDACC__)
   const void* pointers[] = {&args...};
-  return cudaLaunchKernel(reinterpret_cast<const void*>(kernel), grid, threads,
-                          const_cast<void**>(pointers), 0, static_cast<cudaStream_t>(stream));
+  const cudaError_t error =
+      cudaLaunchKernel(reinterpret_cast<const void*>(kernel), grid, threads,
+                       const_cast<void**>(pointers), 0, static_cast<cudaStream_t>(stream));
+  // The caller gets it; else the next one who asks CUDA would get it too.
+  if (error != cudaSuccess) cudaGetLastError();
+  return error;
 #else
   return emulation::run(
       grid, threads, [&] { kernel(args...); }, stream);

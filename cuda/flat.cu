@@ -202,8 +202,9 @@ int adamw(const AdamWArgs& args, const NormClip& clip, void* stream) {
 }
 
 int adamw_8bit(const AdamW8bitArgs& args, const NormClip& clip, void* stream) {
-  return launch(&adamw_8bit_kernel, moments_map(args.n).grid(), stream, args, clip, dynamic_map(),
-                unsigned_dynamic_map());
+  static constexpr DynamicMap kSigned = dynamic_map(), kUnsigned = unsigned_dynamic_map();
+  return launch(&adamw_8bit_kernel, moments_map(args.n).grid(), stream, args, clip, kSigned,
+                kUnsigned);
 }
 
 int dropout(const DropoutArgs& args, void* stream) {

@@ -33,8 +33,8 @@ count() {
   shift
   local status=0
   "$@" 2>&1 | tee "$log" || status=$?
-  if grep -aq '^skipped: ' "$log"; then
-    skipped=$((skipped + 1))
+  if grep -aq '^skipped: ' "$log"; then  # there is a GPU, and CUDA does not start on it
+    failed=$((failed + 1))
     summary+=("$name: $(grep -a '^skipped: ' "$log" | sed -n 1p)")
     return
   fi

@@ -31,6 +31,7 @@ struct Options {
   std::string output{};
 
   void add_to(CLI::App& app) {
+    model.device = "cpu";  // nothing is computed
     model.add_to(app);
     model.add_cache_to(app);
     app.add_option("--adapter", adapter, "Adapter folder, PEFT's or mlx-lm's")->required();

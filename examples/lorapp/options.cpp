@@ -79,8 +79,8 @@ torch::Device choose_device(const std::string& name) {
     detail::fail("device", "--device " + name + " cannot be used: " + why);
   };
   if (const std::string problem = cuda_problem(); !problem.empty()) fail(problem);
-  const torch::Device device(name);
-  const auto index = static_cast<std::size_t>(device.has_index() ? device.index() : 0);
+  std::size_t index = 0;  // check_device has seen that it is a number
+  if (name.size() > 5) is_whole(name.substr(5), index);
   if (index >= gpus.size()) {
     fail("this machine has " + std::to_string(gpus.size()) + (gpus.size() == 1 ? " GPU" : " GPUs") +
          ", numbered from 0");
@@ -147,10 +147,9 @@ void ModelOptions::add_to(CLI::App& command_line) {
       ->capture_default_str()
       ->check(CLI::Validator(check_blocksize, "32..4096"));
   command_line
-      .add_option(
-          "--compute-dtype", compute_dtype,
-          "Type of the quantized products; auto: bfloat16 where the processor multiplies it "
-          "natively, else float32")
+      .add_option("--compute-dtype", compute_dtype,
+                  "Type of the quantized products; auto: bfloat16 on a GPU and where the processor "
+                  "multiplies it natively, else float32")
       ->capture_default_str()
       ->check(kDtypes);
   command_line

@@ -78,7 +78,7 @@ QuantizedTensor read_bnb_weight(const Checkpoint& checkpoint,
       return torch::Tensor();
     }
     const torch::Tensor view = checkpoint.view(tensor);
-    return view.to(device, view.scalar_type(), /*non_blocking=*/false, /*copy=*/!mapped);
+    return mapped ? view : view.clone();
   };
   QuantizedTensor::Parts parts;
   parts.codes = read(name);
@@ -101,7 +101,8 @@ QuantizedTensor read_bnb_weight(const Checkpoint& checkpoint,
     parts.nested_offset = static_cast<float>(get_double(state, "nested_offset", problems));
   }
   problems.throw_if_any();
-  return QuantizedTensor::from_parts(std::move(parts), name);
+  // Checked where its numbers can be looked at, then moved.
+  return QuantizedTensor::from_parts(std::move(parts), name).to(device);
 }
 
 NamedTensors bnb_tensors(const std::string& name, const QuantizedTensor& weight) {

@@ -263,7 +263,7 @@ void PeftModel::load_tensors(Adapter& adapter, const std::filesystem::path& dir)
                                     [&](auto& copy) { return copy.name == weight.name; });
     if (known != adapter.copies.end()) {
       torch::Tensor(known->value()).copy_(value);
-    } else if (!value.to(weight.parameter.dtype()).equal(weight.parameter)) {
+    } else if (!value.to(weight.parameter.options()).equal(weight.parameter)) {
       WeightCopy copy{weight.name, weight.parameter,
                       torch::empty_like(weight.parameter).copy_(value), /*trained=*/false};
       if (&adapter == active_ && enabled_) copy.swap();

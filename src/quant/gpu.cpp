@@ -105,7 +105,7 @@ kernels::cuda::DenseProducts GpuScope::products(const at::Tensor& space) const {
 
 void GpuScope::fail(int error, const char* kernel, const std::string& arguments) const {
   detail::fail(
-      op_, concat("the kernel ", kernel, " (", arguments, ") was not launched on ",
+      op_, concat("the kernel ", kernel, " (", arguments, ") failed to launch on ",
                   guard_.current_device(), ": ", kernels_->error_text(error), " (", error, ")"));
 }
 
@@ -140,10 +140,14 @@ std::int64_t most_packed_rows(torch::Device device,
   constexpr const char* kOp = "most_packed_rows";
   LORAPP_CHECK(detail::on_gpu(device), kOp, "there are no kernels for ", device,
                ", expected a GPU in a build with CUDA");
-  const detail::GpuScope scope(device, kOp);
+  const torch::Device gpu(device.type(), device.has_index() ? device.index() : 0);
+  detail::check_device(gpu, kOp);
+  // Without a scope, which would make CUDA set the device up.
+  const auto& facts = detail::state().found().gpus[static_cast<std::size_t>(gpu.index())];
+  const kernels::cuda::Gpu known{facts.capability, facts.processors};
   using kernels::cuda::ProductKind;
   std::int64_t most = kernels::SmallProductMap::kMostTokens;
-  while (most > 0 && kernels::cuda::choose_product(scope.gpu(), most, rows, columns, blocksize) !=
+  while (most > 0 && kernels::cuda::choose_product(known, most, rows, columns, blocksize) !=
                          ProductKind::small) {
     --most;
   }

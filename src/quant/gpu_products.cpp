@@ -246,7 +246,7 @@ GpuForward gpu_forward(const at::Tensor& x,
   const auto add = [&](const at::Tensor& y) {
     found.y.push_back(y.to(x.scalar_type()).reshape(resized(x, y.size(-1))));
   };
-  if (matrix == nullptr && are_few(scope, layers, rows.size(0))) {
+  if (are_few(scope, layers, rows.size(0))) {
     const cuda::LinearStack stack = operand.stack();
     if (keeps_u) found.u = at::zeros({rows.size(0), stack.padding()}, rows.options());
     for (std::size_t i = 0; i < layers.size(); ++i) {

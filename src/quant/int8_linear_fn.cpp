@@ -9,6 +9,11 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
 namespace lorapp {
 namespace {
 
@@ -27,6 +32,52 @@ kernels::DenseMatrix int8_matrix(const at::Tensor& codes, const at::Tensor& absm
           .absmax = absmax.const_data_ptr<float>()};
 }
 
+// Calls f(first, last, weight) for ranges of rows of W, dense in `dtype`, 64 MiB of float32 at a
+// time: how a device without kernels for codes multiplies with them.
+template <class F>
+void for_dense_rows(const at::Tensor& codes, const at::Tensor& absmax, at::ScalarType dtype, F f) {
+  constexpr std::int64_t kMaxElements = std::int64_t{1} << 24;
+  const std::int64_t rows = codes.size(0);
+  const std::int64_t step = std::max<std::int64_t>(1, kMaxElements / codes.size(1));
+  for (std::int64_t first = 0; first < rows; first += step) {
+    const std::int64_t last = std::min(rows, first + step);
+    const Int8Weight part{codes.slice(0, first, last), absmax.slice(0, first, last)};
+    f(first, last, dequantize_int8(part, dtype));
+  }
+}
+
+at::Tensor composed_forward(const at::Tensor& x,
+                            const at::Tensor& codes,
+                            const at::Tensor& absmax,
+                            const std::optional<at::Tensor>& bias) {
+  std::vector<at::Tensor> parts;
+  for_dense_rows(codes, absmax, x.scalar_type(),
+                 [&](std::int64_t first, std::int64_t last, const at::Tensor& weight) {
+                   std::optional<at::Tensor> own;
+                   if (bias) own = bias->slice(0, first, last).to(x.scalar_type());
+                   parts.push_back(at::linear(x, weight, own));
+                 });
+  return parts.size() == 1 ? parts.front() : at::cat(parts, -1);
+}
+
+at::Tensor composed_backward(const at::Tensor& dy,
+                             const at::Tensor& codes,
+                             const at::Tensor& absmax) {
+  at::Tensor dx;  // of several parts the sum is in float32
+  for_dense_rows(codes, absmax, dy.scalar_type(),
+                 [&](std::int64_t first, std::int64_t last, const at::Tensor& weight) {
+                   const at::Tensor part = at::matmul(dy.slice(-1, first, last), weight);
+                   if (!dx.defined()) {
+                     dx = last == codes.size(0)
+                              ? part
+                              : part.to(at::promoteTypes(part.scalar_type(), at::kFloat));
+                   } else {
+                     dx.add_(part);
+                   }
+                 });
+  return dx.to(dy.scalar_type());
+}
+
 class Int8LinearFn : public torch::autograd::Function<Int8LinearFn> {
  public:
   static at::Tensor forward(AutogradContext* context,
@@ -37,6 +88,7 @@ class Int8LinearFn : public torch::autograd::Function<Int8LinearFn> {
     context->saved_data["bias"] = bias.has_value();
     context->save_for_backward({codes, absmax});
     at::AutoDispatchBelowADInplaceOrView below;
+    if (!x.is_cpu()) return composed_forward(x, codes, absmax, bias);
     return detail::dense_forward(x, int8_matrix(codes, absmax), bias);
   }
 
@@ -47,7 +99,8 @@ class Int8LinearFn : public torch::autograd::Function<Int8LinearFn> {
     at::NoGradGuard no_grad;
     at::Tensor dx, dbias;
     if (context->needs_input_grad(0)) {
-      dx = detail::dense_backward(dy, int8_matrix(saved[0], saved[1]));
+      dx = dy.is_cpu() ? detail::dense_backward(dy, int8_matrix(saved[0], saved[1]))
+                       : composed_backward(dy, saved[0], saved[1]);
     }
     if (context->saved_data["bias"].toBool() && context->needs_input_grad(3)) {
       dbias = detail::bias_gradient(dy, at::kFloat);
@@ -85,10 +138,7 @@ torch::Tensor linear_int8(const torch::Tensor& x,
                           const Int8Weight& w,
                           const std::optional<torch::Tensor>& bias) {
   check_operands(x, w, bias);
-  if (x.is_cpu()) return Int8LinearFn::apply(x, w.codes, w.absmax, bias);
-  std::optional<torch::Tensor> cast;
-  if (bias) cast = bias->to(x.scalar_type());
-  return at::linear(x, dequantize_int8(w, x.scalar_type()), cast);
+  return Int8LinearFn::apply(x, w.codes, w.absmax, bias);
 }
 
 }  // namespace lorapp

@@ -121,7 +121,7 @@ BnbMoments read_bnb_moments(const TorchFile& file,
 void write_bnb_moments(TorchWriter& out, const BnbMoments& moments) {
   const auto entry = [&](const char* key, const torch::Tensor& tensor) {
     out.text(key);
-    out.tensor(tensor);
+    out.tensor(tensor.to(torch::kCPU));
   };
   out.text(kBnbKey);
   out.begin_dict();

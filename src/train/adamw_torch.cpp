@@ -292,9 +292,9 @@ void AdamW::save_torch(const std::filesystem::path& path,
     } else {
       out.tensor(torch::full({}, static_cast<double>(num_steps_), torch::kFloat32));
       out.text("exp_avg");
-      out.tensor(slot.m);
+      out.tensor(slot.m.to(torch::kCPU));
       out.text("exp_avg_sq");
-      out.tensor(slot.v);
+      out.tensor(slot.v.to(torch::kCPU));
     }
     out.end_dict();
   }

@@ -1,6 +1,7 @@
 # Prints the share of the library's lines that are in public headers, and fails below 60 %: maths and logic belong there.
-# Aside, as bytes and files, which belong in src/: the rooms kernels and io, the helpers directly under src/, and every
-# source that includes a reader or writer of files (json, sentencepiece, safetensors, checkpoints, pickles, GGUF, streams).
+# Aside, as bytes, files and devices, which belong in src/: the rooms kernels and io, the helpers directly under src/, every
+# source that includes a reader or writer of files (json, sentencepiece, safetensors, checkpoints, pickles, GGUF, streams), and
+# src/quant/gpu*, which hands pointers and a stream to the kernels of a GPU.
 # cmake -DROOT=<source folder> -P share.cmake
 cmake_minimum_required(VERSION 3.25)
 set(least 60)
@@ -20,7 +21,7 @@ foreach(room quant data nn peft train generate)
       set(side include)
     else()
       file(STRINGS "${file}" reads REGEX "${files_aside}")
-      if(reads)
+      if(reads OR file MATCHES "/src/quant/gpu[^/]*$")
         set(side aside)
       endif()
     endif()

@@ -1,6 +1,7 @@
 // Layers, the loss, the optimizer, training and generation on a GPU (tensor_gpu.hpp), against the
 // same on the CPU and the goldens of transformers and peft.
 #include "cuda/tensor_gpu.hpp"
+#include "golden/golden_training.hpp"
 #include "quant/operands.hpp"
 #include "support/error_of.hpp"
 #include "support/golden.hpp"
@@ -12,6 +13,7 @@
 #include <lorapp/nn/rotary.hpp>
 #include <lorapp/peft/dropout.hpp>
 #include <lorapp/peft/peft_model.hpp>
+#include <lorapp/quant/int8_weight.hpp>
 #include <lorapp/train/adamw.hpp>
 #include <lorapp/train/loss.hpp>
 #include <lorapp/train/trainer.hpp>
@@ -57,30 +59,6 @@ void check_same(const Operation& f, const Inputs& inputs, double tolerance) {
     CAPTURE(i);
     CHECK(difference(got[i], want[i]) < tolerance);
   }
-}
-
-std::vector<Example> golden_examples(const nlohmann::json& golden) {
-  std::vector<Example> examples;
-  for (const auto& example : golden.at("examples")) {
-    examples.push_back({example.at("input_ids"), example.at("labels")});
-  }
-  return examples;
-}
-
-TrainingArguments golden_arguments(const nlohmann::json& settings, const std::string& output) {
-  TrainingArguments args;
-  args.output_dir = output;
-  args.per_device_train_batch_size = settings.at("per_device_train_batch_size");
-  args.gradient_accumulation_steps = settings.at("gradient_accumulation_steps");
-  args.learning_rate = settings.at("learning_rate");
-  args.max_steps = settings.at("max_steps");
-  args.warmup_steps = settings.at("warmup_steps");
-  args.weight_decay = settings.at("weight_decay");
-  args.max_grad_norm = settings.at("max_grad_norm");
-  args.seed = settings.at("seed");
-  args.logging_steps = 1;
-  args.save_strategy = "no";
-  return args;
 }
 
 PeftModel golden_model(const torch::Device& device, std::optional<torch::Dtype> quantized_in) {
@@ -172,6 +150,42 @@ TEST_SUITE("training on a GPU") {
                    "expected one device"));
   }
 
+  TEST_CASE(
+      "a head in 8 bits has the CPU's products and gradients, and its graph keeps the codes") {
+    const TensorGpu gpu;
+    const Int8Weight w = quantize_int8(random({300, 40}, 1));
+    check_same([&](const Inputs& in) { return linear_int8(in[0], w.to(in[0].device()), in[1]); },
+               {random({6, 40}, 2), random({300}, 3)}, 1e-5);
+    const Int8Weight there = w.to(gpu.device());
+    const torch::Tensor x = random({6, 40}, 2).to(gpu.device()).requires_grad_();
+    const std::int64_t before = live_bytes();
+    const torch::Tensor y = linear_int8(x, there);
+    CHECK(live_bytes() - before <= 6 * 300 * 4 + 4096);  // y
+  }
+
+  TEST_CASE("an adapter with an embedding of its own is read onto a GPU") {
+    const TensorGpu gpu;
+    const TemporaryFolder folder;
+    LoraConfig config;
+    config.r = 2;
+    config.target_modules = {"q_proj"};
+    config.modules_to_save = {"lm_head"};
+    PeftModel made(CausalLM::from_pretrained(golden_path("mistral"), {.dtype = torch::kFloat32}),
+                   config);
+    made.save_pretrained(folder / "adapter");
+    LoadOptions options;
+    options.dtype = torch::kFloat32;
+    options.device = gpu.device();
+    PeftModel read = PeftModel::from_pretrained(
+        CausalLM::from_pretrained(golden_path("mistral"), options), folder / "adapter");
+    const PackedInput input = PackedInput::single({3, 17, 60});
+    const torch::NoGradGuard no_grad;
+    made.eval();
+    CHECK(relative_error(read.forward(input).to(torch::kCPU), made.forward(input)) < 1e-5);
+    const std::string message = error_of([&] { read.forward(PackedInput::single({3, 96})); });
+    CHECK(contains(message, "token id 96"));
+  }
+
   TEST_CASE("logits of a model on a GPU are the CPU's, dense, in 4 bits and with an 8-bit head") {
     const TensorGpu gpu;
     const PackedInput input = PackedInput::pack({{3, 17, 60, 0, 5, 9, 9, 2, 33}, {1, 2, 3}});
@@ -208,8 +222,8 @@ TEST_SUITE("training on a GPU") {
       CAPTURE(each.name);
       const TemporaryFolder folder;
       PeftModel model = golden_model(gpu.device(), each.quantized_in);
-      Trainer trainer(model, golden_arguments(golden.at("settings"), (folder / "out").string()),
-                      TokenizedDataset(golden_examples(golden)));
+      Trainer trainer(model, training_arguments(golden, (folder / "out").string()),
+                      TokenizedDataset(training_examples(golden)));
       trainer.train();
       std::size_t i = 0;
       for (const LogEntry& entry : trainer.state().log_history) {
@@ -238,23 +252,29 @@ TEST_SUITE("training on a GPU") {
 
   TEST_CASE("checkpointing modes give the same bits on a GPU") {
     const TensorGpu gpu;
-    const PackedInput input = PackedInput::pack({{3, 17, 60, 0, 5, 9, 9, 2, 33}, {1, 2, 3}});
-    std::vector<Inputs> found;
-    for (const CheckpointingMode mode :
-         {CheckpointingMode::none, CheckpointingMode::selective, CheckpointingMode::full}) {
-      PeftModel model = golden_model(gpu.device(), torch::kBFloat16);
-      model.set_gradient_checkpointing(mode);
-      model.forward(input).sum().backward();
-      Inputs gradients;
-      for (const torch::Tensor& parameter : model.parameters()) {
-        if (parameter.grad().defined()) gradients.push_back(parameter.grad().to(torch::kCPU));
+    // Few tokens and many, which are other kernels.
+    for (const auto& sequences :
+         {std::vector<std::vector<std::int64_t>>{{3, 17, 60}},
+          std::vector<std::vector<std::int64_t>>{{3, 17, 60, 0, 5, 9, 9, 2, 33}, {1, 2, 3}}}) {
+      const PackedInput input = PackedInput::pack(sequences);
+      std::vector<Inputs> found;
+      for (const CheckpointingMode mode :
+           {CheckpointingMode::none, CheckpointingMode::selective, CheckpointingMode::full}) {
+        PeftModel model = golden_model(gpu.device(), torch::kBFloat16);
+        model.set_gradient_checkpointing(mode);
+        const torch::Tensor logits = model.forward(input);
+        logits.sum().backward();
+        Inputs results{logits.detach().to(torch::kCPU)};
+        for (const torch::Tensor& parameter : model.parameters()) {
+          if (parameter.grad().defined()) results.push_back(parameter.grad().to(torch::kCPU));
+        }
+        found.push_back(results);
       }
-      found.push_back(gradients);
-    }
-    REQUIRE(!found[0].empty());
-    for (std::size_t i = 0; i < found[0].size(); ++i) {
-      CHECK(torch::equal(found[0][i], found[1][i]));
-      CHECK(torch::equal(found[0][i], found[2][i]));
+      REQUIRE(found[0].size() > 1);
+      for (std::size_t i = 0; i < found[0].size(); ++i) {
+        CHECK(torch::equal(found[0][i], found[1][i]));
+        CHECK(torch::equal(found[0][i], found[2][i]));
+      }
     }
   }
 }

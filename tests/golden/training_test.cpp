@@ -1,4 +1,5 @@
 // Twenty optimizer steps, and a run over real data, against transformers' Trainer and peft.
+#include "golden_training.hpp"
 #include "toy_model.hpp"
 
 #include "support/golden.hpp"
@@ -42,27 +43,12 @@ TEST_SUITE("golden training") {
     const OneThread one_thread;
     const auto golden = golden_json("training.json");
     const GoldenTensors adapters("training.safetensors");
-    std::vector<Example> examples;
-    for (const auto& example : golden.at("examples")) {
-      examples.push_back({example.at("input_ids"), example.at("labels")});
-    }
-    const auto& settings = golden.at("settings");
+    const std::vector<Example> examples = training_examples(golden);
     for (const std::string name : {"fp32", "nf4", "nf4_double"}) {
       CAPTURE(name);
       const bool twice = name == "nf4_double";
       const TemporaryFolder folder;
-      TrainingArguments args;
-      args.output_dir = (folder / "out").string();
-      args.per_device_train_batch_size = settings.at("per_device_train_batch_size");
-      args.gradient_accumulation_steps = settings.at("gradient_accumulation_steps");
-      args.learning_rate = settings.at("learning_rate");
-      args.max_steps = settings.at("max_steps");
-      args.warmup_steps = settings.at("warmup_steps");
-      args.weight_decay = settings.at("weight_decay");
-      args.max_grad_norm = settings.at("max_grad_norm");
-      args.seed = settings.at("seed");
-      args.logging_steps = 1;
-      args.save_strategy = "no";
+      const TrainingArguments args = training_arguments(golden, (folder / "out").string());
       PeftModel model =
           PeftModel::from_pretrained(load_toy(twice ? "mistral_4bit" : "mistral", name != "fp32"),
                                      golden_path("mistral/adapter"), /*is_trainable=*/true);

@@ -59,9 +59,10 @@ struct LowRank {
 ///
 /// On a GPU, in bfloat16 and with sizes that are multiples of 8, few rows (at most 64, fewer for a
 /// small weight) are multiplied with the codes as they are, rounded to bfloat16 before their scale;
-/// for more, w becomes dense for the call, with the low-rank term as further columns, and operands
-/// of that term are rounded to bfloat16 as well. Otherwise w becomes dense for LibTorch's product.
-/// Work goes to LibTorch's current stream, nothing waits for it, and a CUDA graph can capture it.
+/// for more, w becomes dense for the call and operands of the low-rank term are rounded to bfloat16
+/// as well; the term is part of the same product, or added to y, which is rounded twice then.
+/// Otherwise w becomes dense for LibTorch's product. Work goes to LibTorch's current stream,
+/// nothing waits for it, and after one call of a shape a CUDA graph can capture it.
 ///
 /// Autograd: the gradient of x is dy · W, decoded again, so that the graph keeps nothing but the
 /// codes; W has no gradient; bias, A and B have one if they require it. For those of A and B it

@@ -97,7 +97,7 @@ Divergence compare_models(CausalLM& reference,
     const torch::Tensor labels = batch.labels.index_select(0, rows);
     const auto scored = [&](CausalLM& model) {
       const torch::Device device = detail::device_of(model);
-      return model.hidden_states(packed_input(batch, device)).index_select(0, rows.to(device));
+      return model.hidden_states(packed_input(batch)).index_select(0, rows.to(device));
     };
     const torch::Tensor left = scored(reference);
     const torch::Tensor right = scored(other);

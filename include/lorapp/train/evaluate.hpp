@@ -70,7 +70,7 @@ LossResult evaluate_loss(CausalLM& model, const D& source, std::int64_t batch_si
   for (std::int64_t begin = 0; begin < result.examples; begin += batch_size) {
     const std::int64_t end = std::min(begin + batch_size, result.examples);
     const Batch batch = detail::gather_batch(source, order, begin, end);
-    const torch::Tensor hidden = model.hidden_states(packed_input(batch, device));
+    const torch::Tensor hidden = model.hidden_states(packed_input(batch));
     const double loss = token_loss(model, hidden, batch.labels.to(device));
     LORAPP_CHECK(std::isfinite(loss), "evaluate", "the loss of examples ", begin, " to ", end - 1,
                  " is ", loss);

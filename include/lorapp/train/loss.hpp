@@ -20,9 +20,9 @@
 
 namespace lorapp {
 
-/// A batch as a model reads it, on `device`.
-inline PackedInput packed_input(const Batch& batch, torch::Device device = torch::kCPU) {
-  return {batch.ids.to(device), batch.cu_seqlens, batch.positions.to(device)};
+/// A batch as a model reads it. Ids stay on the CPU, where they are checked; the model moves them.
+inline PackedInput packed_input(const Batch& batch) {
+  return {batch.ids, batch.cu_seqlens, batch.positions};
 }
 
 /// Logits that are in memory at once, in elements: 64 MiB in float32.

@@ -229,7 +229,7 @@ class Trainer {
       const Batch& batch = batches[static_cast<std::size_t>(micro - first)];
       model_.seed_dropout(derive_seed(
           args_.seed, static_cast<std::uint64_t>(epoch * data_.micro_batches() + micro)));
-      const torch::Tensor hidden = model_.hidden_states(packed_input(batch, device));
+      const torch::Tensor hidden = model_.hidden_states(packed_input(batch));
       const double loss =
           token_loss_backward(model_, hidden, batch.labels.to(device), token_weight);
       if (!std::isfinite(loss)) {

@@ -138,7 +138,27 @@ at::Scalar local_scalar(const at::Tensor& x) {
   return on_host(x).item();
 }
 
+// As CUDA's operations do: operands on the CPU beside the device's are numbers, or indices.
+void refuse_mixing(const c10::OperatorHandle& op, const torch::jit::Stack& stack) {
+  const std::string& name = op.schema().name();
+  if (name.starts_with("aten::index") && name != "aten::index_select") return;
+  bool device = false, host = false;
+  const auto look = [&](const at::Tensor& x) {
+    if (!x.defined()) return;
+    device = device || !x.is_cpu();
+    host = host || (x.is_cpu() && x.dim() > 0);
+  };
+  for (const c10::IValue& each : torch::jit::last(stack, op.schema().arguments().size())) {
+    if (each.isTensor()) look(each.toTensor());
+    if (each.isTensorList()) {
+      for (const at::Tensor& one : each.toTensorVector()) look(one);
+    }
+  }
+  TORCH_CHECK(!(device && host), name, ": expected all tensors on one device");
+}
+
 void stand_in(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  refuse_mixing(op, *stack);
   ++stand_ins;
   try {
     at::native::cpu_fallback(op, stack);
