@@ -129,7 +129,7 @@ std::vector<CudaDevice> cuda_devices() {
 }
 
 std::string cuda_problem() {
-  if (!cuda_available()) return "lorapp was built without CUDA kernels (LORAPP_CUDA=OFF)";
+  if (!cuda_available()) return "lorapp was built without CUDA kernels; build it with LORAPP_CUDA=ON";
   return why_none(detail::state().found()).value_or("");
 }
 
