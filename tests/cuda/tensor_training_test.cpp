@@ -8,6 +8,7 @@
 #include "support/temporary_folder.hpp"
 
 #include <lorapp/data/batch.hpp>
+#include <lorapp/io/safetensors.hpp>
 #include <lorapp/nn/mlp.hpp>
 #include <lorapp/nn/rms_norm.hpp>
 #include <lorapp/nn/rotary.hpp>
@@ -163,27 +164,36 @@ TEST_SUITE("training on a GPU") {
     CHECK(live_bytes() - before <= 6 * 300 * 4 + 4096);  // y
   }
 
-  TEST_CASE("an adapter with an embedding of its own is read onto a GPU") {
+  TEST_CASE("an adapter that brings a head, its own or the base's, is read onto a GPU") {
     const TensorGpu gpu;
     const TemporaryFolder folder;
-    LoraConfig config;
-    config.r = 2;
-    config.target_modules = {"q_proj"};
-    config.modules_to_save = {"lm_head"};
-    PeftModel made(CausalLM::from_pretrained(golden_path("mistral"), {.dtype = torch::kFloat32}),
-                   config);
-    made.save_pretrained(folder / "adapter");
-    LoadOptions options;
-    options.dtype = torch::kFloat32;
-    options.device = gpu.device();
-    PeftModel read = PeftModel::from_pretrained(
-        CausalLM::from_pretrained(golden_path("mistral"), options), folder / "adapter");
     const PackedInput input = PackedInput::single({3, 17, 60});
     const torch::NoGradGuard no_grad;
+    LoadOptions options;
+    options.dtype = torch::kFloat32;
+    const auto base = [&](const torch::Device& device) {
+      options.device = device;
+      return CausalLM::from_pretrained(golden_path("mistral"), options);
+    };
+    const auto original = base(torch::kCPU);
+    const torch::Tensor head = original->named_parameters()["lm_head.weight"];
+    PeftModel made(original, {.r = 2, .target_modules = {"q_proj"}});
+    made.save_pretrained(folder / "adapter");
     made.eval();
-    CHECK(relative_error(read.forward(input).to(torch::kCPU), made.forward(input)) < 1e-5);
-    const std::string message = error_of([&] { read.forward(PackedInput::single({3, 96})); });
-    CHECK(contains(message, "token id 96"));
+    const auto file = SafetensorsFile::open(folder / "adapter" / "adapter_model.safetensors");
+    for (const double factor : {1.0, 1.5}) {
+      CAPTURE(factor);
+      NamedTensors tensors;
+      for (const std::string& name : file.names())
+        tensors.emplace_back(name, file.view(name).clone());
+      tensors.emplace_back("base_model.model.lm_head.weight", head.detach() * factor);
+      write_safetensors(folder / "adapter" / "adapter_model.safetensors", tensors);
+      PeftModel read = PeftModel::from_pretrained(base(gpu.device()), folder / "adapter");
+      CHECK(relative_error(read.forward(input).to(torch::kCPU), made.forward(input) * factor) <
+            1e-5);
+      const std::string message = error_of([&] { read.forward(PackedInput::single({3, 96})); });
+      CHECK(contains(message, "token id 96"));
+    }
   }
 
   TEST_CASE("logits of a model on a GPU are the CPU's, dense, in 4 bits and with an 8-bit head") {

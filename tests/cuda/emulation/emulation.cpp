@@ -14,6 +14,14 @@
 #include <string>
 #include <vector>
 
+#if defined(__SANITIZE_ADDRESS__)
+#define EMULATION_UNDER_SANITIZER
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define EMULATION_UNDER_SANITIZER
+#endif
+#endif
+
 namespace emulation {
 namespace {
 
@@ -29,7 +37,7 @@ struct Context {
 };
 
 void change(Context& from, Context& to) {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(EMULATION_UNDER_SANITIZER)
   swapcontext(&from.first, &to.first);
 #else
   from.has_jump = true;
