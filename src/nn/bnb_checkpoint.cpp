@@ -78,7 +78,7 @@ QuantizedTensor read_bnb_weight(const Checkpoint& checkpoint,
       return torch::Tensor();
     }
     const torch::Tensor view = checkpoint.view(tensor);
-    return mapped ? view : view.clone();
+    return mapped || !device.is_cpu() ? view : view.clone();  // to another device it is copied
   };
   QuantizedTensor::Parts parts;
   parts.codes = read(name);

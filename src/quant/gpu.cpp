@@ -61,8 +61,6 @@ std::optional<std::string> problem_with(State& state, std::int64_t index) {
 
 }  // namespace
 
-GpuBackend gpu_backend() { return state().backend; }
-
 ScopedGpuBackend::ScopedGpuBackend(GpuBackend backend)
     : previous_(current().exchange(new State(backend))) {}
 
@@ -129,7 +127,8 @@ std::vector<CudaDevice> cuda_devices() {
 }
 
 std::string cuda_problem() {
-  if (!cuda_available()) return "lorapp was built without CUDA kernels; build it with LORAPP_CUDA=ON";
+  if (!cuda_available())
+    return "lorapp was built without CUDA kernels; build it with LORAPP_CUDA=ON";
   return why_none(detail::state().found()).value_or("");
 }
 

@@ -22,11 +22,8 @@ struct GpuBackend {
   const kernels::cuda::Launchers* launchers = nullptr;  // null: none were compiled
 };
 
-/// CUDA's, with what this build has.
-GpuBackend gpu_backend();
-
-/// Uses other kernels, of another type of device, until the end of the scope, in the whole process;
-/// for tests. Devices are looked at anew.
+/// Uses other kernels than this build's for CUDA, of another type of device, until the end of the
+/// scope, in the whole process; for tests. Devices are looked at anew.
 class ScopedGpuBackend {
  public:
   explicit ScopedGpuBackend(GpuBackend backend);

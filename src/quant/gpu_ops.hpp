@@ -15,11 +15,10 @@
 
 namespace lorapp::detail {
 
-/// What gpu_quantize found: the index of the first weight that is not finite, or -1.
 struct GpuQuantized {
-  at::Tensor codes;   ///< [ceil(n / 2)]
-  at::Tensor absmax;  ///< [blocks] float32
-  std::int64_t first_not_finite;
+  at::Tensor codes;               ///< [ceil(n / 2)]
+  at::Tensor absmax;              ///< [blocks] float32
+  std::int64_t first_not_finite;  ///< the index of that weight, or -1
 };
 
 /// `flat` is contiguous. Waits for the GPU, which alone knows of weights that are not finite.

@@ -41,12 +41,6 @@ at::Tensor new_halves(const at::Tensor& like, at::IntArrayRef sizes) {
   return at::empty(sizes, like.options().dtype(at::kBFloat16));
 }
 
-std::vector<std::int64_t> resized(const at::Tensor& x, std::int64_t size) {
-  std::vector<std::int64_t> shape = x.sizes().vec();
-  shape.back() = size;
-  return shape;
-}
-
 // Layers as kernels read them, and the tensors that keep them there.
 struct Operand {
   std::vector<cuda::LinearWeight> parts;

@@ -93,12 +93,11 @@ class Nf4LinearFn : public torch::autograd::Function<Nf4LinearFn> {
 
     detail::Gradients found;
     at::Tensor dbias;
-    std::optional<detail::SavedLowRank> low_rank;
-    if (saved.low_rank) low_rank = restored(*saved.low_rank, context->get_saved_variables());
-    const detail::SavedLowRank* term = low_rank ? &*low_rank : nullptr;
     if (const auto packed = packed_for(saved.weight, saved.compute_dtype)) {
-      found = detail::packed_backward(dy, *packed, saved.compute_dtype, term,
-                                      {needs_x, needs_a, needs_b});
+      std::optional<detail::SavedLowRank> low_rank;
+      if (saved.low_rank) low_rank = restored(*saved.low_rank, context->get_saved_variables());
+      found = detail::packed_backward(dy, *packed, saved.compute_dtype,
+                                      low_rank ? &*low_rank : nullptr, {needs_x, needs_a, needs_b});
     } else if (needs_x) {
       const at::Tensor dense = dequantize_4bit(saved.weight, saved.compute_dtype);
       found.x = at::matmul(dy.to(saved.compute_dtype), dense).to(dy.scalar_type());
@@ -226,10 +225,9 @@ std::vector<torch::Tensor> stacked_linear_4bit(const torch::Tensor& x,
                                                const std::vector<Projection>& layers,
                                                std::optional<torch::Dtype> compute_dtype) {
   LORAPP_CHECK(!layers.empty(), kOp, "a stack has no layers, expected at least one");
-  for (const Projection& each : layers) check_operands(x, each.w, each.bias, each.low_rank);
-  const at::ScalarType dtype = resolve_compute_dtype(compute_dtype, x.device());
   const bool gpu = std::all_of(layers.begin(), layers.end(), [&](const Projection& each) {
-    return detail::gpu_multiplies(each.w, dtype);
+    return each.w.defined() &&
+           detail::gpu_multiplies(each.w, resolve_compute_dtype(compute_dtype, each.w.device()));
   });
   if (!gpu) {
     std::vector<torch::Tensor> results;
@@ -240,6 +238,7 @@ std::vector<torch::Tensor> stacked_linear_4bit(const torch::Tensor& x,
   }
   std::vector<detail::GpuLayer> stack;
   for (const Projection& each : layers) {
+    check_operands(x, each.w, each.bias, each.low_rank);
     stack.push_back(gpu_layer(each.w, each.bias, each.low_rank));
   }
   return detail::gpu_linear(x, stack);

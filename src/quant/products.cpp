@@ -21,13 +21,6 @@ kernels::PackedWeight view_of(const QuantizedTensor& weight) {
   return weight.packed_codes()->view(weight.tables());
 }
 
-// The shape of x with another last dimension.
-std::vector<std::int64_t> resized(const at::Tensor& x, std::int64_t size) {
-  std::vector<std::int64_t> shape = x.sizes().vec();
-  shape.back() = size;
-  return shape;
-}
-
 // Calls f(begin, end) for blocks of rows of about the same size.
 template <class F>
 void for_each_row_block(std::int64_t rows, F&& f) {
@@ -36,6 +29,12 @@ void for_each_row_block(std::int64_t rows, F&& f) {
 }
 
 }  // namespace
+
+std::vector<std::int64_t> resized(const at::Tensor& x, std::int64_t size) {
+  std::vector<std::int64_t> shape = x.sizes().vec();
+  shape.back() = size;
+  return shape;
+}
 
 at::Tensor bias_gradient(const at::Tensor& dy, at::ScalarType dtype) {
   const at::ScalarType sum_dtype = at::promoteTypes(at::kFloat, dy.scalar_type());

@@ -8,8 +8,10 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
 #include <functional>
 #include <optional>
+#include <vector>
 
 namespace lorapp::detail {
 
@@ -18,6 +20,9 @@ struct PackedForward {
   at::Tensor y;
   at::Tensor u;
 };
+
+/// The shape of x with another last dimension.
+std::vector<std::int64_t> resized(const at::Tensor& x, std::int64_t size);
 
 /// x · Wᵀ + bias (+ u · Bᵀ), in the dtype of x; W is packed, all on the CPU. Operands are rounded
 /// to `compute_dtype` (float32, bfloat16 or float16) but for the low-rank term, which is float32;

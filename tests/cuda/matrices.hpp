@@ -31,26 +31,18 @@ struct Matrix {
 inline Matrix zeros(std::int64_t rows, std::int64_t columns) {
   return {rows, columns, std::vector<double>(static_cast<std::size_t>(rows * columns))};
 }
+inline double wide(std::uint16_t x) { return kernels::bf16_to_f32(x); }
+inline double wide(float x) { return x; }
 // The first `columns` of rows with a distance.
-inline Matrix matrix(const std::vector<std::uint16_t>& v,
-                     std::int64_t rows,
-                     std::int64_t columns,
-                     std::int64_t stride) {
+template <class T>
+Matrix matrix(const std::vector<T>& v,
+              std::int64_t rows,
+              std::int64_t columns,
+              std::int64_t stride) {
   Matrix m = zeros(rows, columns);
   for (std::int64_t r = 0; r < rows; ++r) {
     for (std::int64_t c = 0; c < columns; ++c)
-      m.at(r, c) = kernels::bf16_to_f32(v[static_cast<std::size_t>(r * stride + c)]);
-  }
-  return m;
-}
-inline Matrix matrix(const std::vector<float>& v,
-                     std::int64_t rows,
-                     std::int64_t columns,
-                     std::int64_t stride) {
-  Matrix m = zeros(rows, columns);
-  for (std::int64_t r = 0; r < rows; ++r) {
-    for (std::int64_t c = 0; c < columns; ++c)
-      m.at(r, c) = v[static_cast<std::size_t>(r * stride + c)];
+      m.at(r, c) = wide(v[static_cast<std::size_t>(r * stride + c)]);
   }
   return m;
 }

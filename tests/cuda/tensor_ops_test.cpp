@@ -192,9 +192,11 @@ TEST_SUITE("4-bit tensors on a GPU") {
       // y, dx, then each layer's gradients.
       const auto run_stack = [&](const torch::Device& device, torch::Dtype dtype) {
         const torch::Tensor input = leaf(x, device);
+        std::vector<QuantizedTensor> weights;
+        for (const Layer& one : layers) weights.push_back(one.w.to(device));
         std::vector<Projection> stack;
         for (const Layer& one : layers) {
-          Projection part{one.w.to(device), std::nullopt, one.term};
+          Projection part{weights[stack.size()], std::nullopt, one.term};
           if (one.bias) part.bias = leaf(*one.bias, device);
           if (part.low_rank) {
             part.low_rank->a = leaf(part.low_rank->a, device);

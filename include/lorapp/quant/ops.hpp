@@ -74,9 +74,9 @@ LORAPP_API torch::Tensor linear_4bit(const torch::Tensor& x,
                                      std::optional<torch::Dtype> compute_dtype = std::nullopt,
                                      const std::optional<LowRank>& low_rank = std::nullopt);
 
-/// One of several layers that read the same x, as the arguments of linear_4bit.
+/// One of several layers that read the same x, as the arguments of linear_4bit; w outlives it.
 struct Projection {
-  QuantizedTensor w;
+  const QuantizedTensor& w;
   std::optional<torch::Tensor> bias = std::nullopt;
   std::optional<LowRank> low_rank = std::nullopt;
 };
