@@ -21,13 +21,14 @@ std::int64_t pairs_of(const torch::Tensor& x) { return (x.numel() + 1) / 2; }
 
 constexpr const char* kOp = "dropout";
 
-// apply_mask in float32, bfloat16 or float16.
-torch::Tensor apply_mask_with_kernel(const torch::Tensor& given, double p, std::uint64_t seed) {
+// apply_mask in float32, bfloat16 or float16, with a factor of `factor_type`.
+torch::Tensor apply_mask_with_kernel(const torch::Tensor& given,
+                                     double p,
+                                     std::uint64_t seed,
+                                     at::ScalarType factor_type) {
   const torch::Tensor x = given.contiguous();
   const torch::Tensor out = at::empty_like(x);
-  // Rounded to the type, as a factor of that type is.
-  const float keep_scale =
-      at::scalar_tensor(1 / (1 - p), x.scalar_type()).to(at::kFloat).item<float>();
+  const float keep_scale = at::scalar_tensor(1 / (1 - p), factor_type).to(at::kFloat).item<float>();
   detail::for_row_ranges(kOp, x.device(), pairs_of(x), 2,
                          [&](const auto& kernel, std::int64_t begin, std::int64_t end) {
                            kernel.dropout({
@@ -47,7 +48,7 @@ torch::Tensor apply_mask_with_kernel(const torch::Tensor& given, double p, std::
 torch::Tensor apply_mask(const torch::Tensor& x, double p, std::uint64_t seed) {
   LORAPP_CHECK(x.is_floating_point(), kOp, "input has the type ", x.scalar_type(),
                "; expected a floating type");
-  if (detail::has_row_kernel(x)) return apply_mask_with_kernel(x, p, seed);
+  if (detail::has_row_kernel(x)) return apply_mask_with_kernel(x, p, seed, x.scalar_type());
   // On another device the mask is made here and moved: correct everywhere, fast on the CPU.
   const torch::Tensor source = x.is_cpu() ? x.contiguous() : torch::Tensor();
   torch::Tensor out =
@@ -78,30 +79,48 @@ torch::Tensor apply_mask(const torch::Tensor& x, double p, std::uint64_t seed) {
   return x.is_cpu() ? out : x * out.to(x.device());
 }
 
-struct SeededDropout : torch::autograd::Function<SeededDropout> {
+// apply_mask to x in float32, rounded to the type of x.
+torch::Tensor apply_mask_rounded(const torch::Tensor& x, double p, std::uint64_t seed) {
+  if (detail::has_row_kernel(x)) return apply_mask_with_kernel(x, p, seed, at::kFloat);
+  return apply_mask(x.to(at::kFloat), p, seed).to(x.scalar_type());
+}
+
+using Mask = torch::Tensor (*)(const torch::Tensor&, double, std::uint64_t);
+
+template <Mask mask>
+struct DropoutFn : torch::autograd::Function<DropoutFn<mask>> {
   static torch::Tensor forward(torch::autograd::AutogradContext* context,
                                const torch::Tensor& x,
                                double p,
                                std::int64_t seed) {
     context->saved_data["p"] = p;
     context->saved_data["seed"] = seed;
-    return apply_mask(x, p, static_cast<std::uint64_t>(seed));
+    return mask(x, p, static_cast<std::uint64_t>(seed));
   }
 
   static torch::autograd::tensor_list backward(torch::autograd::AutogradContext* context,
                                                torch::autograd::tensor_list gradients) {
-    return {apply_mask(gradients[0], context->saved_data["p"].toDouble(),
-                       static_cast<std::uint64_t>(context->saved_data["seed"].toInt())),
+    return {mask(gradients[0], context->saved_data["p"].toDouble(),
+                 static_cast<std::uint64_t>(context->saved_data["seed"].toInt())),
             torch::Tensor(), torch::Tensor()};
   }
 };
 
+template <Mask mask>
+torch::Tensor dropout(const torch::Tensor& x, double p, std::uint64_t seed) {
+  LORAPP_CHECK(p >= 0 && p < 1, kOp, "p is ", p, "; expected a probability in [0, 1)");
+  if (p == 0) return x;
+  return DropoutFn<mask>::apply(x, p, static_cast<std::int64_t>(seed));
+}
+
 }  // namespace
 
 torch::Tensor seeded_dropout(const torch::Tensor& x, double p, std::uint64_t seed) {
-  LORAPP_CHECK(p >= 0 && p < 1, kOp, "p is ", p, "; expected a probability in [0, 1)");
-  if (p == 0) return x;
-  return SeededDropout::apply(x, p, static_cast<std::int64_t>(seed));
+  return dropout<&apply_mask>(x, p, seed);
+}
+
+torch::Tensor rounded_dropout(const torch::Tensor& x, double p, std::uint64_t seed) {
+  return dropout<&apply_mask_rounded>(x, p, seed);
 }
 
 }  // namespace lorapp

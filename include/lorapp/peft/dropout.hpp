@@ -22,4 +22,8 @@ inline std::uint32_t drop_threshold(double p) {
 /// floating dtype. Differentiable; keeps the seed for the backward pass instead of a mask.
 LORAPP_API torch::Tensor seeded_dropout(const torch::Tensor& x, double p, std::uint64_t seed);
 
+/// seeded_dropout of x in float32, rounded to the type of x, and so is its gradient: 1 / (1 - p) is
+/// not rounded by itself.
+LORAPP_API torch::Tensor rounded_dropout(const torch::Tensor& x, double p, std::uint64_t seed);
+
 }  // namespace lorapp

@@ -83,7 +83,9 @@ class LORAPP_API LoraAdapter : public LinearAdapter {
     LowRank term{a_, b_, options_.scale};
     if (drops()) {
       term.mask = [p = options_.dropout, seed = mask_seed_](const torch::Tensor& x) {
-        return seeded_dropout(x.to(torch::kFloat32), p, seed);
+        // A GPU's products round it to the type of x in any case.
+        return x.is_cpu() ? seeded_dropout(x.to(torch::kFloat32), p, seed)
+                          : rounded_dropout(x, p, seed);
       };
     }
     return term;
