@@ -144,13 +144,14 @@ __global__ void __launch_bounds__(kBlockThreads) rotate_kernel(RotateArgs args, 
 __device__ float one_plus_exp_of_minus(float x) { return 1.0f + expf(-x); }
 
 template <class T>
-__global__ void __launch_bounds__(kBlockThreads) swiglu_kernel(SwiGluArgs args) {
+__global__ void __launch_bounds__(kBlockThreads)
+    swiglu_kernel(SwiGluArgs args, RowPartMap map, GateRows rows) {
   const Place at = here();
-  const FlatMap map{args.n};
-  const auto* gate = static_cast<const typename T::Storage*>(args.gate);
-  const auto* up = static_cast<const typename T::Storage*>(args.up);
-  auto* y = static_cast<typename T::Storage*>(args.y);
-  for (int step = 0; step < FlatMap::kSteps; ++step) {
+  const std::int64_t row = map.row(at);
+  const auto* gate = static_cast<const typename T::Storage*>(args.gate) + row * rows.stride;
+  const auto* up = static_cast<const typename T::Storage*>(args.up) + row * rows.stride;
+  auto* y = static_cast<typename T::Storage*>(args.y) + row * rows.size;
+  for (int step = 0; step < RowPartMap::kSteps; ++step) {
     const Run run = map.run(at, step);
     const Eight g = load_eight<T>(gate + run.first, run.count);
     Eight u = load_eight<T>(up + run.first, run.count);
@@ -162,15 +163,16 @@ __global__ void __launch_bounds__(kBlockThreads) swiglu_kernel(SwiGluArgs args) 
 }
 
 template <class T>
-__global__ void __launch_bounds__(kBlockThreads) swiglu_backward_kernel(SwiGluBackwardArgs args) {
+__global__ void __launch_bounds__(kBlockThreads)
+    swiglu_backward_kernel(SwiGluBackwardArgs args, RowPartMap map, GateRows rows) {
   const Place at = here();
-  const FlatMap map{args.n};
-  const auto* gate = static_cast<const typename T::Storage*>(args.gate);
-  const auto* up = static_cast<const typename T::Storage*>(args.up);
-  const auto* dy = static_cast<const typename T::Storage*>(args.dy);
-  auto* dgate = static_cast<typename T::Storage*>(args.dgate);
-  auto* dup = static_cast<typename T::Storage*>(args.dup);
-  for (int step = 0; step < FlatMap::kSteps; ++step) {
+  const std::int64_t row = map.row(at);
+  const auto* gate = static_cast<const typename T::Storage*>(args.gate) + row * rows.stride;
+  const auto* up = static_cast<const typename T::Storage*>(args.up) + row * rows.stride;
+  const auto* dy = static_cast<const typename T::Storage*>(args.dy) + row * rows.size;
+  auto* dgate = static_cast<typename T::Storage*>(args.dgate) + row * rows.gradient_stride;
+  auto* dup = static_cast<typename T::Storage*>(args.dup) + row * rows.gradient_stride;
+  for (int step = 0; step < RowPartMap::kSteps; ++step) {
     const Run run = map.run(at, step);
     Eight g = load_eight<T>(gate + run.first, run.count);
     Eight u = load_eight<T>(up + run.first, run.count);
@@ -183,6 +185,13 @@ __global__ void __launch_bounds__(kBlockThreads) swiglu_backward_kernel(SwiGluBa
     store_eight<T>(dgate + run.first, run.count, g);
     store_eight<T>(dup + run.first, run.count, u);
   }
+}
+
+// What `rows` stands for with n elements in all.
+GateRows rows_of(std::int64_t n, const GateRows& rows) {
+  if (rows.size > 0) return rows;
+  const std::int64_t all = n > 0 ? n : 1;
+  return {all, all, all};
 }
 
 // The largest of the numbers seen, NaN aside, and Σ exp(number - largest).
@@ -282,15 +291,19 @@ int rotate(const RotateArgs& args, void* stream) {
   });
 }
 
-int swiglu(const SwiGluArgs& args, void* stream) {
+int swiglu(const SwiGluArgs& args, void* stream, const GateRows& rows) {
+  const GateRows own = rows_of(args.n, rows);
+  const RowPartMap map{args.n / own.size, own.size};
   return with_type(args.type, [&](auto type) {
-    return launch(&swiglu_kernel<decltype(type)>, FlatMap{args.n}.grid(), stream, args);
+    return launch(&swiglu_kernel<decltype(type)>, map.grid(), stream, args, map, own);
   });
 }
 
-int swiglu_backward(const SwiGluBackwardArgs& args, void* stream) {
+int swiglu_backward(const SwiGluBackwardArgs& args, void* stream, const GateRows& rows) {
+  const GateRows own = rows_of(args.n, rows);
+  const RowPartMap map{args.n / own.size, own.size};
   return with_type(args.type, [&](auto type) {
-    return launch(&swiglu_backward_kernel<decltype(type)>, FlatMap{args.n}.grid(), stream, args);
+    return launch(&swiglu_backward_kernel<decltype(type)>, map.grid(), stream, args, map, own);
   });
 }
 

@@ -59,6 +59,17 @@ void elementwise() {
   report("SwiGLU, gradients", 0.85, bytes(5 * wide), [&](int, void* stream) {
     return cuda::swiglu_backward({x, up, dy, Float::bf16, wide, dgate, y}, stream);
   });
+  // Of one product, as in a layer.
+  const std::uint16_t* both = random_bf16(2 * wide);
+  auto* dboth = device_buffer<std::uint16_t>(2 * wide);
+  const cuda::GateRows columns{kFfn, 2 * kFfn, 2 * kFfn};
+  report("SwiGLU of columns", 0.85, bytes(3 * wide), [&](int, void* stream) {
+    return cuda::swiglu({both, both + kFfn, Float::bf16, wide, y}, stream, columns);
+  });
+  report("SwiGLU of columns, gradients", 0.85, bytes(5 * wide), [&](int, void* stream) {
+    return cuda::swiglu_backward({both, both + kFfn, dy, Float::bf16, wide, dboth, dboth + kFfn},
+                                 stream, columns);
+  });
   report("dropout, 8192 × 4096", 0.85, bytes(2 * n), [&](int, void* stream) {
     return cuda::dropout({x, Float::bf16, n, 7, 0, 0x20000000u, 1.142857f, y}, stream);
   });

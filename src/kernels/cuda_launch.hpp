@@ -96,8 +96,18 @@ int low_rank_rows(const LowRankRowsArgs& args, void* stream);
 int rms_norm(const RmsNormArgs& args, void* stream);
 int rms_norm_backward(const RmsNormBackwardArgs& args, void* stream);
 int rotate(const RotateArgs& args, void* stream);
-int swiglu(const SwiGluArgs& args, void* stream);
-int swiglu_backward(const SwiGluBackwardArgs& args, void* stream);
+
+/// Rows of `size` elements in the operands of SwiGLU, where gate and up are columns of one product:
+/// rows of gate and up begin `stride` elements apart, those of dgate and dup `gradient_stride`, and
+/// y and dy have no gaps. Size 0: nothing has.
+struct GateRows {
+  std::int64_t size = 0;
+  std::int64_t stride = 0;
+  std::int64_t gradient_stride = 0;
+};
+int swiglu(const SwiGluArgs& args, void* stream, const GateRows& rows = {});
+int swiglu_backward(const SwiGluBackwardArgs& args, void* stream, const GateRows& rows = {});
+
 int cross_entropy(const CrossEntropyArgs& args, void* stream);
 int dropout(const DropoutArgs& args, void* stream);
 

@@ -137,6 +137,24 @@ struct RowMap {
   }
 };
 
+/// Rows in parts, a block of threads each: a thread takes runs that lie a part's apart. Places are
+/// in the row.
+struct RowPartMap {
+  static constexpr int kSteps = 4;
+  static constexpr std::int64_t kPart = std::int64_t{kRunElements} * kBlockThreads * kSteps;
+
+  std::int64_t rows;
+  std::int64_t size;
+
+  LORAPP_HD std::int64_t parts() const { return ceil_div(size, kPart); }
+  LORAPP_HD std::int64_t grid() const { return rows * parts(); }
+  LORAPP_HD std::int64_t row(Place at) const { return at.block / parts(); }
+  LORAPP_HD Run run(Place at, int step) const {
+    const std::int64_t index = (at.block % parts() * kSteps + step) * kBlockThreads + at.thread;
+    return clipped_run(index * kRunElements, size);
+  }
+};
+
 /// Sums over rows, column by column, in two stages whose order depends on the shape alone. A block
 /// of threads takes a part of the rows and a tile of columns: a lane a run of columns, its warps
 /// rows in turn. What the warps have is added up for each column, then the parts are.

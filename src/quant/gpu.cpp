@@ -46,13 +46,22 @@ std::atomic<State*>& current() {
 
 State& state() { return *current().load(std::memory_order_acquire); }
 
+// Why CUDA says no more of the GPUs behind those that were found; empty if there are none.
+std::string why_no_more(const GpuSearch& search) {
+  if (search.gpus.empty() || search.error.empty()) return {};
+  return concat("CUDA cannot tell of GPU ", search.gpus.size(), " (", search.error,
+                "); look at nvidia-smi and CUDA_VISIBLE_DEVICES");
+}
+
 // Why a device of the backend's type cannot be used.
 std::optional<std::string> problem_with(State& state, std::int64_t index) {
   const GpuSearch& search = state.found();
   if (auto none = why_none(search)) return none;
   if (index < 0 || index >= static_cast<std::int64_t>(search.gpus.size())) {
+    const std::string more = why_no_more(search);
     return concat("this machine has ", search.gpus.size(),
-                  search.gpus.size() == 1 ? " GPU" : " GPUs", ", numbered from 0");
+                  search.gpus.size() == 1 ? " GPU" : " GPUs", ", numbered from 0",
+                  more.empty() ? "" : "; " + more);
   }
   const auto& gpu = search.gpus[static_cast<std::size_t>(index)];
   const auto why = why_not(gpu, state.backend.launchers->architectures);
@@ -129,7 +138,8 @@ std::vector<CudaDevice> cuda_devices() {
 std::string cuda_problem() {
   if (!cuda_available())
     return "lorapp was built without CUDA kernels; build it with LORAPP_CUDA=ON";
-  return why_none(detail::state().found()).value_or("");
+  const auto& found = detail::state().found();
+  return why_none(found).value_or(detail::why_no_more(found));
 }
 
 std::int64_t most_packed_rows(torch::Device device,

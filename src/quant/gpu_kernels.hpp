@@ -23,11 +23,12 @@ class GpuKernels {
     scope_.check(kernels_.rotate(args, scope_.stream()), "rotate", args.tokens, " tokens, ",
                  args.heads, " heads of ", args.size);
   }
-  void swiglu(const kernels::SwiGluArgs& args) const {
-    scope_.check(kernels_.swiglu(args, scope_.stream()), "swiglu", args.n, " elements");
+  void swiglu(const kernels::SwiGluArgs& args, const kernels::cuda::GateRows& rows = {}) const {
+    scope_.check(kernels_.swiglu(args, scope_.stream(), rows), "swiglu", args.n, " elements");
   }
-  void swiglu_backward(const kernels::SwiGluBackwardArgs& args) const {
-    scope_.check(kernels_.swiglu_backward(args, scope_.stream()), "swiglu_backward", args.n,
+  void swiglu_backward(const kernels::SwiGluBackwardArgs& args,
+                       const kernels::cuda::GateRows& rows = {}) const {
+    scope_.check(kernels_.swiglu_backward(args, scope_.stream(), rows), "swiglu_backward", args.n,
                  " elements");
   }
   void cross_entropy(const kernels::CrossEntropyArgs& args) const {

@@ -26,6 +26,7 @@ using torch::autograd::variable_list;
 struct SavedLayer {
   QuantizedTensor w;
   std::optional<at::ScalarType> bias_dtype;  // none: no bias
+  bool adds = false;                         // whether a tensor was added to y
   std::optional<LowRank> low_rank;           // without its tensors
 };
 
@@ -47,7 +48,8 @@ const std::optional<Recipe>* recipe_of(const std::vector<GpuLayer>& layers) {
 
 class GpuLinearFn : public torch::autograd::Function<GpuLinearFn> {
  public:
-  // `operands`: of each layer its bias, A and B, as far as it has them, for the graph to see.
+  // `operands`: of each layer its bias, what it adds, A and B, as far as it has them, for the graph
+  // to see.
   static variable_list forward(AutogradContext* context,
                                const at::Tensor& x,
                                at::TensorList /*operands*/,
@@ -93,6 +95,7 @@ class GpuLinearFn : public torch::autograd::Function<GpuLinearFn> {
     std::vector<bool> wants_bias;
     for (const SavedLayer& each : saved.layers) {
       wants_bias.push_back(each.bias_dtype && context->needs_input_grad(input++));
+      if (each.adds) ++input;
       wanted.a.push_back(each.low_rank && context->needs_input_grad(input++));
       wanted.b.push_back(each.low_rank && context->needs_input_grad(input++));
     }
@@ -106,6 +109,7 @@ class GpuLinearFn : public torch::autograd::Function<GpuLinearFn> {
                                 ? bias_gradient(dy[i], *each.bias_dtype)
                                 : at::Tensor());
       }
+      if (each.adds) gradients.push_back(dy[i]);
       if (each.low_rank) gradients.insert(gradients.end(), {found.a[i], found.b[i]});
     }
     gradients.emplace_back();  // the layers themselves
@@ -121,7 +125,7 @@ class GpuLinearFn : public torch::autograd::Function<GpuLinearFn> {
     variable_list kept;
     bool trains_a = false;
     for (const GpuLayer& layer : layers) {
-      SavedLayer each{layer.w, std::nullopt, std::nullopt};
+      SavedLayer each{layer.w, std::nullopt, layer.added != nullptr, std::nullopt};
       if (layer.bias != nullptr) each.bias_dtype = layer.bias->scalar_type();
       if (has_low_rank(layer)) {
         const LowRank& term = *layer.low_rank;
@@ -150,6 +154,7 @@ std::vector<at::Tensor> gpu_linear(const at::Tensor& x, const std::vector<GpuLay
   std::vector<at::Tensor> operands;
   for (const GpuLayer& layer : layers) {
     if (layer.bias != nullptr) operands.push_back(*layer.bias);
+    if (layer.added != nullptr) operands.push_back(*layer.added);
     if (has_low_rank(layer)) {
       operands.insert(operands.end(), {layer.low_rank->a, layer.low_rank->b});
     }

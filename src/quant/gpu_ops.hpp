@@ -42,6 +42,8 @@ struct GpuLayer {
   const QuantizedTensor& w;
   const at::Tensor* bias = nullptr;   // or none
   const LowRank* low_rank = nullptr;  // or none
+  /// Added to y, of its shape and in the dtype of x; or none. Where there are several layers, none.
+  const at::Tensor* added = nullptr;
 };
 
 struct GpuForward {
@@ -51,20 +53,20 @@ struct GpuForward {
   at::Tensor u;
 };
 
-/// x · Wᵀ + bias (+ u · Bᵀ) in bfloat16, sums in float32: the base product, and the low-rank term's
-/// of more than a few rows, with operands rounded to bfloat16 (of few rows A, B and u are float32).
-/// Few rows are multiplied with the codes as they are (choose_product), more with the weights of
-/// all layers in one matrix that lives as long as the call; where `matrix` is given it is left
-/// there. Nothing waits.
+/// x · Wᵀ + bias (+ u · Bᵀ) (+ added) in bfloat16, sums in float32: the base product, and the
+/// low-rank term's of more than a few rows, with operands rounded to bfloat16 (of few rows A, B and
+/// u are float32). Few rows are multiplied with the codes as they are (choose_product), more with
+/// the weights of all layers in one matrix that lives as long as the call; where `matrix` is given
+/// it is left there. Nothing waits.
 GpuForward gpu_forward(const at::Tensor& x,
                        const std::vector<GpuLayer>& layers,
                        at::Tensor* matrix = nullptr);
 
 /// What a backward pass is given: the gradients of all y, undefined for zeros, and what the forward
-/// pass had.
+/// pass had. Gradients that are neighbouring columns of one tensor are read where they are.
 struct GpuBackwardInput {
   const std::vector<at::Tensor>& dy;
-  const std::vector<GpuLayer>& layers;   // without biases
+  const std::vector<GpuLayer>& layers;   // without biases and what was added
   const std::function<at::Tensor()>& x;  // as it was; called once at most, for the gradients of A
   at::Tensor u;
   at::Tensor matrix;  // or undefined

@@ -185,12 +185,14 @@ at::Tensor biases_of(const std::vector<GpuLayer>& layers, std::int64_t rows, con
   return biases;
 }
 
-// y of many tokens, [tokens, all rows], of a filled matrix; u in bfloat16, [tokens, R].
+// y of many tokens, [tokens, all rows], of a filled matrix, with `added` if that is defined; u in
+// bfloat16, [tokens, R].
 Product many_tokens(const GpuScope& scope,
                     const cuda::LinearStack& stack,
                     const std::vector<GpuLayer>& layers,
                     const at::Tensor& x,
                     const Inputs& inputs,
+                    const at::Tensor& added,
                     bool keeps_u) {
   const std::int64_t tokens = x.size(0), rows = stack.rows(), columns = stack.columns();
   const bool joins = stack.padding() > 0 && cuda::low_rank_joins(columns, rows);
@@ -208,6 +210,8 @@ Product many_tokens(const GpuScope& scope,
                                               .x_stride = columns,
                                               .bias = bias.defined() ? read(bias) : nullptr,
                                               .inputs = inputs.data(),
+                                              .added = added.defined() ? read(added) : nullptr,
+                                              .added_stride = rows,
                                               .x_and_u = joins ? write(x_and_u) : nullptr,
                                               .u = u.defined() ? write(u) : nullptr,
                                               .y = write(y),
@@ -217,6 +221,24 @@ Product many_tokens(const GpuScope& scope,
               stack.padding());
   if (joins && keeps_u) u = x_and_u.slice(1, columns).contiguous();
   return {y, u};
+}
+
+// Gradients of several layers that lie next to each other, columns of one tensor, as all of its
+// rows; undefined where they do not, or where kernels could not load 16 bytes at a time.
+at::Tensor neighbours(const std::vector<at::Tensor>& dy) {
+  std::int64_t columns = 0;
+  const auto follows = [&](const at::Tensor& each) {
+    const bool fits = each.defined() && each.is_alias_of(dy[0]) && each.dim() == 2 &&
+                      each.scalar_type() == at::kBFloat16 && each.stride(1) == 1 &&
+                      each.stride(0) == dy[0].stride(0) && read(each) == read(dy[0]) + columns;
+    if (fits) columns += each.size(1);
+    return fits;
+  };
+  if (dy.size() < 2 || !std::all_of(dy.begin(), dy.end(), follows) || columns > dy[0].stride(0) ||
+      dy[0].stride(0) % 8 != 0 || !aligned(dy[0])) {
+    return {};
+  }
+  return at::as_strided(dy[0], {dy[0].size(0), columns}, {dy[0].stride(0), 1});
 }
 
 }  // namespace
@@ -237,8 +259,9 @@ GpuForward gpu_forward(const at::Tensor& x,
     return layer.low_rank != nullptr && layer.low_rank->b.requires_grad();
   });
   GpuForward found;
-  const auto add = [&](const at::Tensor& y) {
-    found.y.push_back(y.to(x.scalar_type()).reshape(resized(x, y.size(-1))));
+  const auto give = [&](const at::Tensor& y, const at::Tensor* added) {
+    const at::Tensor own = y.to(x.scalar_type()).reshape(resized(x, y.size(-1)));
+    found.y.push_back(added != nullptr ? at::add(*added, own) : own);
   };
   if (are_few(scope, layers, rows.size(0))) {
     const cuda::LinearStack stack = operand.stack();
@@ -247,7 +270,7 @@ GpuForward gpu_forward(const at::Tensor& x,
       const Product few =
           few_tokens(scope, operand.parts[i], rows,
                      inputs.pointers.empty() ? nullptr : inputs.pointers[i], layers[i].bias);
-      add(few.y);
+      give(few.y, layers[i].added);
       if (!keeps_u || !few.u.defined()) continue;
       const std::int64_t first = stack.rank(static_cast<int>(i));
       found.u.slice(1, first, first + few.u.size(1)).copy_(few.u);
@@ -256,12 +279,16 @@ GpuForward gpu_forward(const at::Tensor& x,
   }
   fill(scope, operand, rows, at::Tensor());
   if (matrix != nullptr) *matrix = operand.matrix;
-  const auto [y, u] = many_tokens(scope, operand.stack(), layers, rows, inputs, keeps_u);
+  // A residual in another type keeps its precision: it is added to y, not in the product.
+  const at::Tensor* added = layers.front().added;
+  const bool adds = added != nullptr && added->scalar_type() == at::kBFloat16;
+  const auto [y, u] = many_tokens(scope, operand.stack(), layers, rows, inputs,
+                                  adds ? halves(*added) : at::Tensor(), keeps_u);
   if (keeps_u) found.u = u;
   std::int64_t row = 0;
   for (const GpuLayer& layer : layers) {
     const std::int64_t end = row + layer.w.size(0);
-    add(layers.size() == 1 ? y : y.slice(1, row, end));
+    give(layers.size() == 1 ? y : y.slice(1, row, end), adds ? nullptr : layer.added);
     row = end;
   }
   return found;
@@ -284,13 +311,12 @@ GpuGradients gpu_backward(const GpuBackwardInput& given, const GpuWanted& wanted
   const std::int64_t out = stack.rows(), in = stack.columns(), padding = stack.padding();
   const bool any_masks = std::any_of(layers.begin(), layers.end(), masks);
 
-  // Gradients of several layers are gathered in any case, then with room for v.
-  const bool joins = padding > 0 && (layers.size() > 1 ||
-                                     (wanted.x && !any_masks && cuda::low_rank_joins(out, in)));
-  at::Tensor dy, v, dx, da, db;
-  if (layers.size() == 1) {
-    dy = halves(like);
-  } else {
+  // Gradients of several layers that are not neighbours are gathered, with room for v.
+  at::Tensor dy = layers.size() == 1 ? halves(like) : neighbours(given.dy), v, dx, da, db;
+  const bool gathers = !dy.defined();
+  const bool joins =
+      padding > 0 && (gathers || (wanted.x && !any_masks && cuda::low_rank_joins(out, in)));
+  if (gathers) {
     dy = at::empty({tokens, joins ? out + padding : out}, options);
     std::int64_t row = 0;
     for (std::size_t i = 0; i < layers.size(); ++i) {
@@ -305,7 +331,7 @@ GpuGradients gpu_backward(const GpuBackwardInput& given, const GpuWanted& wanted
     }
   }
   at::Tensor dy_and_v;
-  if (joins) dy_and_v = layers.size() > 1 ? dy : at::empty({tokens, out + padding}, options);
+  if (joins) dy_and_v = gathers ? dy : at::empty({tokens, out + padding}, options);
   if (padding > 0 && !joins) v = at::empty({tokens, padding}, options);
   if (wanted.x) dx = at::empty({tokens, in}, options);
 

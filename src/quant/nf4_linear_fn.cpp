@@ -188,6 +188,12 @@ detail::GpuLayer gpu_layer(const QuantizedTensor& w,
   return {w, bias && bias->defined() ? &*bias : nullptr, low_rank ? &*low_rank : nullptr};
 }
 
+// Whether `added` can be part of a product's result: of its shape, type and device.
+bool is_like_result(const OptionalTensor& added, const at::Tensor& x, const QuantizedTensor& w) {
+  return added && added->scalar_type() == x.scalar_type() && added->device() == x.device() &&
+         added->sizes() == at::IntArrayRef(detail::resized(x, w.size(0)));
+}
+
 // The low-rank term by itself.
 at::Tensor low_rank_term(const LowRank& term, const at::Tensor& x) {
   const at::Tensor input = (term.mask ? term.mask(x) : x).to(at::kFloat);
@@ -229,19 +235,26 @@ std::vector<torch::Tensor> stacked_linear_4bit(const torch::Tensor& x,
     return each.w.defined() &&
            detail::gpu_multiplies(each.w, resolve_compute_dtype(compute_dtype, each.w.device()));
   });
-  if (!gpu) {
-    std::vector<torch::Tensor> results;
+  std::vector<torch::Tensor> results;
+  bool added = false;
+  if (gpu) {
+    std::vector<detail::GpuLayer> stack;
+    for (const Projection& each : layers) {
+      check_operands(x, each.w, each.bias, each.low_rank);
+      stack.push_back(gpu_layer(each.w, each.bias, each.low_rank));
+    }
+    added = layers.size() == 1 && is_like_result(layers.front().added, x, layers.front().w);
+    if (added) stack.front().added = &*layers.front().added;
+    results = detail::gpu_linear(x, stack);
+  } else {
     for (const Projection& each : layers) {
       results.push_back(linear_4bit(x, each.w, each.bias, compute_dtype, each.low_rank));
     }
-    return results;
   }
-  std::vector<detail::GpuLayer> stack;
-  for (const Projection& each : layers) {
-    check_operands(x, each.w, each.bias, each.low_rank);
-    stack.push_back(gpu_layer(each.w, each.bias, each.low_rank));
+  for (std::size_t i = 0; i < layers.size() && !added; ++i) {
+    if (layers[i].added) results[i] = *layers[i].added + results[i];
   }
-  return detail::gpu_linear(x, stack);
+  return results;
 }
 
 }  // namespace lorapp

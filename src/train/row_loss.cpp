@@ -1,4 +1,5 @@
 // row_loss: cross entropy of rows of logits by one kernel, the gradient in their place.
+#include "kernels/cuda_products.hpp"
 #include "kernels/rows_args.hpp"
 #include "nn/row_kernels.hpp"
 
@@ -14,6 +15,11 @@ namespace lorapp {
 
 namespace {
 constexpr const char* kOp = "token_loss";
+}
+
+std::int64_t head_chunk_rows(std::int64_t vocab_size, const torch::Device& device) {
+  return detail::on_gpu(device) && vocab_size > 0 ? kernels::cuda::head_chunk(vocab_size)
+                                                  : head_chunk_rows(vocab_size);
 }
 
 std::optional<double> detail::row_loss(const torch::Tensor& logits,

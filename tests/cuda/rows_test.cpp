@@ -100,6 +100,58 @@ TEST_SUITE("emulated rows") {
   }
 
   TEST_CASE(
+      "swiglu and its gradients of rows with gaps are the bits of rows without, and the gaps "
+      "stay") {
+    for (const std::int64_t size : {1, 8, 33, 8192, 8200}) {
+      const auto stride = size + 5, gradient_stride = 2 * size + 3;
+      const auto flat = static_cast<std::size_t>(kRows * size);
+      const auto gate = normal_floats(kRows * stride, 1), up = normal_floats(kRows * stride, 2),
+                 dy = normal_floats(kRows * size, 3);
+      const auto packed = [&](const std::vector<float>& from, std::int64_t distance) {
+        std::vector<float> result;
+        for (std::int64_t row = 0; row < kRows; ++row) {
+          const auto begin = from.begin() + row * distance;
+          result.insert(result.end(), begin, begin + size);
+        }
+        return result;
+      };
+      const auto own_gate = packed(gate, stride), own_up = packed(up, stride);
+      std::vector<float> want(flat), want_dgate(flat), want_dup(flat);
+      cuda_table().swiglu({own_gate.data(), own_up.data(), Float::f32, kRows * size, want.data()});
+      cuda_table().swiglu_backward({own_gate.data(), own_up.data(), dy.data(), Float::f32,
+                                    kRows * size, want_dgate.data(), want_dup.data()});
+
+      const cuda::GateRows rows{size, stride, gradient_stride};
+      const std::int64_t reach = (kRows - 1) * stride + size,
+                         gradient_reach = (kRows - 1) * gradient_stride + size;
+      std::vector<float> y(flat), dgate(static_cast<std::size_t>(gradient_reach), 9.0f),
+          dup = dgate;
+      test::Mirror forward;
+      forward.finish(cuda::swiglu({forward.in(gate.data(), reach), forward.in(up.data(), reach),
+                                   Float::f32, kRows * size, forward.out(y.data(), kRows * size)},
+                                  nullptr, rows));
+      CHECK(y == want);
+      test::Mirror backward;
+      backward.finish(cuda::swiglu_backward(
+          {backward.in(gate.data(), reach), backward.in(up.data(), reach),
+           backward.in(dy.data(), kRows * size), Float::f32, kRows * size,
+           backward.out(dgate.data(), gradient_reach), backward.out(dup.data(), gradient_reach)},
+          nullptr, rows));
+      const auto untouched = [&](const std::vector<float>& x) {
+        std::int64_t gaps = 0;
+        for (std::int64_t i = 0; i < gradient_reach; ++i) {
+          if (i % gradient_stride >= size && x[static_cast<std::size_t>(i)] == 9.0f) ++gaps;
+        }
+        return gaps == gradient_reach - kRows * size;
+      };
+      CHECK(untouched(dgate));
+      CHECK(untouched(dup));
+      CHECK(packed(dgate, gradient_stride) == want_dgate);
+      CHECK(packed(dup, gradient_stride) == want_dup);
+    }
+  }
+
+  TEST_CASE(
       "the loss of long rows and its gradient are the scalar table's within 1e-6, in any order of "
       "the threads") {
     test::for_each_order([] {

@@ -15,8 +15,9 @@ namespace lorapp::test {
 class TensorGpu {
  public:
   TensorGpu();
-  /// With other kernels.
+  /// With other kernels, which outlive it.
   explicit TensorGpu(const kernels::cuda::Launchers& launchers);
+  explicit TensorGpu(const kernels::cuda::Launchers&&) = delete;
   c10::Device device() const;
 
  private:

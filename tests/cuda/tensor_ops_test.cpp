@@ -1,12 +1,15 @@
 // quantize_4bit, dequantize_4bit and linear_4bit of tensors on a GPU (tensor_gpu.hpp), against the
 // same on the CPU.
 #include "cuda/tensor_gpu.hpp"
+#include "cuda/tensor_layer.hpp"
 #include "quant/operands.hpp"
 #include "support/error_of.hpp"
 #include "support/odd_address.hpp"
 
 #include <lorapp/nn/checkpointing.hpp>
 #include <lorapp/peft/dropout.hpp>
+#include <lorapp/peft/lora.hpp>
+#include <lorapp/quant/backend.hpp>
 #include <lorapp/quant/ops.hpp>
 
 #include <doctest/doctest.h>
@@ -23,37 +26,19 @@ using namespace lorapp;
 using test::contains;
 using test::difference;
 using test::error_of;
+using test::host;
+using test::kHalfTolerance;
+using test::Layer;
+using test::layer;
+using test::leaf;
 using test::random;
 using test::TensorGpu;
 
 namespace {
 
-constexpr double kHalfTolerance = 1e-2;
-
-torch::Tensor host(const torch::Tensor& x) { return x.defined() ? x.to(torch::kCPU) : x; }
-
-// What a layer is made of, on the CPU.
-struct Layer {
-  QuantizedTensor w;
-  std::optional<torch::Tensor> bias;
-  std::optional<LowRank> term;
-};
-
-Layer layer(std::int64_t out, std::int64_t in, bool with_bias, std::int64_t rank, bool nested) {
-  Layer made{quantize_4bit(random({out, in}, 1, torch::kBFloat16), {.use_double_quant = nested}),
-             std::nullopt, std::nullopt};
-  if (with_bias) made.bias = random({out}, 2);
-  if (rank > 0) made.term = LowRank{random({rank, in}, 3), random({out, rank}, 4), 0.25, {}, {}};
-  return made;
-}
-
 struct Gradients {
   torch::Tensor y, dx, dbias, da, db;
 };
-
-torch::Tensor leaf(const torch::Tensor& x, const torch::Device& device) {
-  return x.to(device).detach().clone().requires_grad_();
-}
 
 // y and all gradients of linear_4bit, brought to the CPU.
 Gradients run(const Layer& layer,
@@ -166,81 +151,6 @@ TEST_SUITE("4-bit tensors on a GPU") {
     }
   }
 
-  TEST_CASE(
-      "layers of a stack have the results and gradients that they have alone, of few tokens and "
-      "many, with dropout, without some gradients, and over any base") {
-    struct Case {
-      std::int64_t tokens;
-      bool masked, one_unused, biased;
-    };
-    for (const Case& each :
-         {Case{4, false, false, true}, Case{4, true, false, false}, Case{70, false, false, true},
-          Case{70, true, false, true}, Case{70, false, true, false}, Case{0, false, false, true}}) {
-      CAPTURE(each.tokens);
-      CAPTURE(each.masked);
-      std::vector<Layer> layers = {layer(64, 128, each.biased, 5, false),
-                                   layer(32, 128, false, 16, true), layer(16, 128, true, 0, false)};
-      if (each.masked) {
-        for (Layer& one : layers) {
-          if (!one.term) continue;
-          one.term->mask = [seed = one.w.size(0)](const torch::Tensor& x) {
-            return seeded_dropout(x, 0.25, static_cast<std::uint64_t>(seed));
-          };
-        }
-      }
-      const torch::Tensor x = random({each.tokens, 128}, 7);
-      // y, dx, then each layer's gradients.
-      const auto run_stack = [&](const torch::Device& device, torch::Dtype dtype) {
-        const torch::Tensor input = leaf(x, device);
-        std::vector<QuantizedTensor> weights;
-        for (const Layer& one : layers) weights.push_back(one.w.to(device));
-        std::vector<Projection> stack;
-        for (const Layer& one : layers) {
-          Projection part{weights[stack.size()], std::nullopt, one.term};
-          if (one.bias) part.bias = leaf(*one.bias, device);
-          if (part.low_rank) {
-            part.low_rank->a = leaf(part.low_rank->a, device);
-            part.low_rank->b = leaf(part.low_rank->b, device);
-          }
-          stack.push_back(part);
-        }
-        const auto y = stacked_linear_4bit(input, stack, dtype);
-        REQUIRE(y.size() == 3);
-        torch::Tensor sum;
-        std::vector<torch::Tensor> found;
-        for (std::size_t i = 0; i < y.size(); ++i) {
-          found.push_back(host(y[i].detach()));
-          if (each.one_unused && i == 1) continue;
-          const torch::Tensor dy = random(y[i].sizes().vec(), 90 + i).to(device);
-          const torch::Tensor part = (y[i] * dy).sum();
-          sum = sum.defined() ? sum + part : part;
-        }
-        sum.backward();
-        found.push_back(host(input.grad()));
-        for (const Projection& part : stack) {
-          if (part.bias) found.push_back(host(part.bias->grad()));
-          if (!part.low_rank) continue;
-          found.push_back(host(part.low_rank->a.grad()));
-          found.push_back(host(part.low_rank->b.grad()));
-        }
-        return found;
-      };
-      const auto want = run_stack(torch::kCPU, torch::kFloat32);
-      const TensorGpu gpu;
-      const auto got = run_stack(gpu.device(), torch::kBFloat16);
-      REQUIRE(got.size() == want.size());
-      for (std::size_t i = 0; i < got.size(); ++i) {
-        CAPTURE(i);
-        if (!want[i].defined()) {  // of a layer that was not used
-          CHECK((!got[i].defined() || got[i].count_nonzero().item<std::int64_t>() == 0));
-          continue;
-        }
-        CHECK(difference(got[i], want[i]) < kHalfTolerance);
-      }
-    }
-    CHECK(contains(error_of([] { stacked_linear_4bit(random({2, 64}), {}); }), "no layers"));
-  }
-
   TEST_CASE("gradients are numerical derivatives along random directions") {
     const TensorGpu gpu;
     for (const std::int64_t tokens : {4, 70}) {
@@ -314,6 +224,31 @@ TEST_SUITE("4-bit tensors on a GPU") {
       const torch::Tensor x = random({tokens, 128}, 10);
       check_close(run(each, x, torch::kBFloat16, gpu.device()),
                   run(each, x, torch::kFloat32, torch::kCPU), kHalfTolerance);
+    }
+  }
+
+  TEST_CASE("an adapter's dropout on a GPU is the CPU's, rounded to the type of x, both ways") {
+    const TensorGpu gpu;
+    for (const auto dtype : {torch::kBFloat16, torch::kFloat16, torch::kFloat32}) {
+      const auto adapter = [&](const torch::Device& device) {
+        LoraAdapter made(
+            {.in_features = 33, .out_features = 8, .r = 2, .dropout = 0.05, .device = device});
+        made.train();
+        made.seed_dropout(9);
+        return made.low_rank()->mask;
+      };
+      const torch::Tensor x = random({7, 33}, 1, dtype), dy = random({7, 33}, 2, dtype);
+      const auto run = [&](const torch::Device& device) {
+        const torch::Tensor input = leaf(x, device), y = adapter(device)(input);
+        y.backward(dy.to(device, y.scalar_type()));
+        return std::vector<torch::Tensor>{host(y.detach()), host(input.grad())};
+      };
+      const auto want = run(torch::kCPU), got = run(gpu.device());
+      CHECK((want[0].scalar_type() == torch::kFloat32));
+      CHECK((got[0].scalar_type() == dtype));
+      CHECK(torch::equal(got[0], want[0].to(dtype)));
+      CHECK(torch::equal(got[1], want[1]));
+      CHECK(want[0].eq(0).sum().item<std::int64_t>() > 0);
     }
   }
 
@@ -412,7 +347,9 @@ TEST_SUITE("4-bit tensors on a GPU") {
   TEST_CASE("a launch that fails names the kernel, its arguments, the device and CUDA's words") {
     kernels::cuda::Launchers failing = *kernels::cuda::launchers();
     failing.small_product = [](const kernels::cuda::SmallProductArgs&, void*) { return 1; };
-    failing.swiglu = [](const kernels::SwiGluArgs&, void*) { return 1; };
+    failing.swiglu = [](const kernels::SwiGluArgs&, void*, const kernels::cuda::GateRows&) {
+      return 1;
+    };
     const TensorGpu gpu(failing);
     const QuantizedTensor w = quantize_4bit(random({128, 64})).to(gpu.device());
     const std::string message = error_of([&] { linear_4bit(random({3, 64}).to(gpu.device()), w); });
@@ -437,6 +374,17 @@ TEST_SUITE("4-bit tensors on a GPU") {
       there = w.to(gpu.device());
       const std::string message = error_of([&] { quantize_4bit(there); });
       CHECK(contains(message, "which cannot be used: Tesla T4: it has compute capability 7.5"));
+    }
+    old.find_gpus = [] {
+      kernels::cuda::GpuSearch search = kernels::cuda::launchers()->find_gpus();
+      search.gpus.resize(1);
+      search.error = "unknown error";
+      return search;
+    };
+    {
+      const TensorGpu gpu(old);
+      CHECK_NOTHROW(quantize_4bit(there));  // the first can be used
+      CHECK(contains(cuda_problem(), "CUDA cannot tell of GPU 1 (unknown error); look at"));
     }
     const lorapp::detail::ScopedGpuBackend none({there.device().type(), nullptr});
     const std::string message = error_of([&] { quantize_4bit(there); });

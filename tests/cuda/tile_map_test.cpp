@@ -218,7 +218,7 @@ TEST_SUITE("tile maps") {
     }
   }
 
-  TEST_CASE("flat, row, sum and element maps have each element once") {
+  TEST_CASE("flat, row, part, sum and element maps have each element once") {
     for (const std::int64_t n : kSizes) {
       CAPTURE(n);
       const FlatMap flat{n};
@@ -252,6 +252,16 @@ TEST_SUITE("tile maps") {
           }
         });
         CHECK(in_rows.once_each());
+
+        const RowPartMap parts{rows, n};
+        Visits in_parts(rows * n);
+        for_each_place(parts.grid(), [&](Place at) {
+          for (int step = 0; step < RowPartMap::kSteps; ++step) {
+            const Run run = parts.run(at, step);
+            in_parts.add({parts.row(at) * n + run.first, run.count});
+          }
+        });
+        CHECK(in_parts.once_each());
       }
     }
   }

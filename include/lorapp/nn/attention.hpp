@@ -124,6 +124,27 @@ class LORAPP_API AttentionImpl : public torch::nn::Module {
 
   /// x [T, hidden] → [T, hidden].
   torch::Tensor forward(const Activation& x, const SequenceContext& context) {
+    return o_proj(inner(x, context));
+  }
+
+  /// residual + forward(x, context).
+  torch::Tensor forward_onto(const torch::Tensor& residual,
+                             const Activation& x,
+                             const SequenceContext& context) {
+    return o_proj->forward_onto(residual, inner(x, context));
+  }
+
+  Linear q_proj;
+  Linear k_proj;
+  Linear v_proj;
+  Linear o_proj;
+  /// Over one head's dimensions; null in the families without them.
+  RMSNorm q_norm{nullptr};
+  RMSNorm k_norm{nullptr};
+
+ private:
+  // What o_proj reads.
+  torch::Tensor inner(const Activation& x, const SequenceContext& context) {
     const auto qkv = LinearImpl::forward_each({q_proj.get(), k_proj.get(), v_proj.get()}, x);
     torch::Tensor q = split_heads(qkv[0]);
     torch::Tensor k = split_heads(qkv[1]);
@@ -138,21 +159,12 @@ class LORAPP_API AttentionImpl : public torch::nn::Module {
       const KvCache::Rows rows = context.cache->extend(layer_index_, k, sliding_window_);
       rotate_into(rows.new_keys, k, context.rotation);
       rows.new_values.copy_(v);
-      return o_proj(cached_attention(q, rows.keys, rows.values, window));
+      return cached_attention(q, rows.keys, rows.values, window);
     }
     k = rotate(k, context.rotation);
-    return o_proj(packed_attention(q, k, v, context.cu_seqlens, window));
+    return packed_attention(q, k, v, context.cu_seqlens, window);
   }
 
-  Linear q_proj;
-  Linear k_proj;
-  Linear v_proj;
-  Linear o_proj;
-  /// Over one head's dimensions; null in the families without them.
-  RMSNorm q_norm{nullptr};
-  RMSNorm k_norm{nullptr};
-
- private:
   // [T, heads · d] → [T, heads, d]
   torch::Tensor split_heads(const torch::Tensor& x) const {
     return x.view({x.size(0), -1, head_size_});

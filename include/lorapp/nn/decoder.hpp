@@ -49,8 +49,9 @@ class LORAPP_API DecoderLayerImpl : public torch::nn::Module {
     const auto normed = [&](RMSNorm& norm, const torch::Tensor& residual) {
       return context.selective ? Activation(norm->recipe(residual)) : norm(residual);
     };
-    const torch::Tensor attended = x + self_attn(normed(input_layernorm, x), context);
-    return attended + mlp(normed(post_attention_layernorm, attended), context.selective);
+    const torch::Tensor attended = self_attn->forward_onto(x, normed(input_layernorm, x), context);
+    return mlp->forward_onto(attended, normed(post_attention_layernorm, attended),
+                             context.selective);
   }
 
   /// forward(), recomputed in the backward pass with the dropout masks and the mode of this call.

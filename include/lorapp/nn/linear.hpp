@@ -50,6 +50,15 @@ class LORAPP_API LinearImpl : public torch::nn::Module {
     return y.add_(delta);
   }
 
+  /// residual + forward(input); on a GPU in one product where the layer is in 4 bits
+  /// (stacked_linear_4bit).
+  torch::Tensor forward_onto(const torch::Tensor& residual, const Activation& input) {
+    std::optional<Projection> part = projection(input);
+    if (!part) return residual + forward(input);
+    part->added = residual;
+    return stacked_linear_4bit(input.value, {*part}, compute_dtype_).front();
+  }
+
   /// forward(input) of layers that read the same: on a GPU one product where all are in 4 bits with
   /// one compute dtype, and their adapters low-rank (stacked_linear_4bit).
   static std::vector<torch::Tensor> forward_each(const std::vector<LinearImpl*>& layers,
@@ -194,7 +203,7 @@ class LORAPP_API LinearImpl : public torch::nn::Module {
   // The whole layer as a 4-bit one with a low-rank term, if it is that.
   std::optional<Projection> projection(const Activation& input) const {
     if (!quantized_) return std::nullopt;
-    Projection part{*quantized_, optional_bias(), std::nullopt};
+    Projection part{*quantized_, optional_bias()};
     if (adapter_ == nullptr || !adapter_enabled_) return part;
     part.low_rank = adapter_->low_rank();
     if (!part.low_rank) return std::nullopt;

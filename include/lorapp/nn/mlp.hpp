@@ -25,7 +25,8 @@ inline torch::Tensor composed_swiglu(const torch::Tensor& gate, const torch::Ten
 }  // namespace detail
 
 /// silu(gate) · up, element by element. Contiguous operands on the CPU, or a GPU with kernels, go
-/// through one kernel, which keeps nothing but them and can be differentiated once.
+/// through one kernel, which keeps nothing but them and can be differentiated once; on a GPU those
+/// of stacked_linear_4bit do as well.
 LORAPP_API torch::Tensor swiglu(const torch::Tensor& gate, const torch::Tensor& up);
 
 /// How swiglu(gate, up) is made again.
@@ -47,13 +48,27 @@ class LORAPP_API MlpImpl : public torch::nn::Module {
 
   /// x [T, hidden] → [T, hidden]. `selective`: see CheckpointingMode.
   torch::Tensor forward(const Activation& x, bool selective = false) {
-    const torch::Tensor gate = gate_proj(x), up = up_proj(x);
-    return down_proj(selective ? Activation(swiglu_recipe(gate, up)) : swiglu(gate, up));
+    return down_proj(inner(x, selective));
+  }
+
+  /// residual + forward(x, selective).
+  torch::Tensor forward_onto(const torch::Tensor& residual,
+                             const Activation& x,
+                             bool selective = false) {
+    return down_proj->forward_onto(residual, inner(x, selective));
   }
 
   Linear gate_proj;
   Linear up_proj;
   Linear down_proj;
+
+ private:
+  // What down_proj reads.
+  Activation inner(const Activation& x, bool selective) {
+    const auto both = LinearImpl::forward_each({gate_proj.get(), up_proj.get()}, x);
+    const torch::Tensor &gate = both[0], &up = both[1];
+    return selective ? Activation(swiglu_recipe(gate, up)) : swiglu(gate, up);
+  }
 };
 TORCH_MODULE(Mlp);
 

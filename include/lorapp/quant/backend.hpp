@@ -58,7 +58,7 @@ struct CudaDevice {
 LORAPP_API std::vector<CudaDevice> cuda_devices();
 
 /// Why there is none, and what would help (a driver that is missing or older than CUDA asks for,
-/// no kernels in this build); empty if there is one.
+/// no kernels in this build), or why CUDA says nothing of one behind them; else empty.
 LORAPP_API std::string cuda_problem();
 
 /// The most rows of x that a GPU multiplies with the codes of a weight [rows, columns] in blocks of

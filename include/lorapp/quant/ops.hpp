@@ -79,11 +79,13 @@ struct Projection {
   const QuantizedTensor& w;
   std::optional<torch::Tensor> bias = std::nullopt;
   std::optional<LowRank> low_rank = std::nullopt;
+  std::optional<torch::Tensor> added = std::nullopt;  ///< to y: a residual
 };
 
-/// linear_4bit of each layer, in their order. On a GPU, of more than few rows, all of them are one
-/// product, and the results are columns of one tensor: contiguous each, row by row, in steps of
-/// all. The recipe of x of one low-rank term counts for all.
+/// linear_4bit of each layer, in their order, plus what is added to it. On a GPU, of more than few
+/// rows, all of them are one product, and the results are columns of one tensor: contiguous each,
+/// row by row, in steps of all. What is added to a layer that is alone, in bfloat16, is part of the
+/// product, and the sum rounded once. The recipe of x of one low-rank term counts for all.
 LORAPP_API std::vector<torch::Tensor> stacked_linear_4bit(
     const torch::Tensor& x,
     const std::vector<Projection>& layers,

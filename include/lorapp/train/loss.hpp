@@ -6,6 +6,7 @@
 #include <lorapp/data/batch.hpp>
 #include <lorapp/data/example.hpp>
 #include <lorapp/error.hpp>
+#include <lorapp/export.hpp>
 #include <lorapp/nn/causal_lm.hpp>
 #include <lorapp/nn/packed_input.hpp>
 
@@ -32,6 +33,9 @@ inline constexpr std::int64_t kMaxLogits = std::int64_t{1} << 24;
 inline std::int64_t head_chunk_rows(std::int64_t vocab_size) {
   return std::max<std::int64_t>(1, kMaxLogits / std::max<std::int64_t>(1, vocab_size));
 }
+
+/// On a device: a GPU that lorapp has kernels for takes more at a time, 128 MiB of bfloat16.
+LORAPP_API std::int64_t head_chunk_rows(std::int64_t vocab_size, const torch::Device& device);
 
 namespace detail {
 
@@ -62,7 +66,7 @@ void for_each_loss_chunk(CausalLM& model,
   const torch::Tensor rows = at::nonzero(labels.ne(kIgnoreLabel)).squeeze(1);
   const std::int64_t count = rows.size(0);
   const std::int64_t step =
-      chunk_rows > 0 ? chunk_rows : head_chunk_rows(model.config().vocab_size);
+      chunk_rows > 0 ? chunk_rows : head_chunk_rows(model.config().vocab_size, hidden.device());
   for (std::int64_t begin = 0; begin < count; begin += step) {
     const torch::Tensor chunk = rows.slice(0, begin, std::min(count, begin + step));
     f(model.lm_head(hidden.index_select(0, chunk)), labels.index_select(0, chunk));

@@ -14,6 +14,8 @@
 #include <doctest/doctest.h>
 #include <torch/types.h>
 
+#include <optional>
+
 using namespace lorapp;
 using test::random;
 using test::TensorGpu;
@@ -26,12 +28,16 @@ TEST_SUITE("CUDA graphs") {
         quantize_4bit(random({128, 64}).to(device), {.use_double_quant = true});
     const LowRank term{random({4, 64}, 3).to(device), random({128, 4}, 4).to(device), 1, {}, {}};
     const torch::Tensor weight = random({64}, 5, torch::kBFloat16).to(device);
+    const QuantizedTensor down = quantize_4bit(random({64, 128}, 6).to(device));
     for (const std::int64_t tokens : {1, 200}) {
       const torch::Tensor x = random({tokens, 64}, 1, torch::kBFloat16).to(device);
       const auto f = [&] {
+        const auto both = stacked_linear_4bit(rms_norm(x, weight, 1e-5),
+                                              {{w, std::nullopt, term}, {w}}, torch::kBFloat16);
         const torch::Tensor y =
-            linear_4bit(rms_norm(x, weight, 1e-5), w, {}, torch::kBFloat16, term);
-        return swiglu(y, y + dequantize_4bit(w, torch::kBFloat16).sum());
+            swiglu(both[0], both[1]) + dequantize_4bit(down, x.scalar_type())[0];
+        return stacked_linear_4bit(y, {{down, std::nullopt, std::nullopt, x}}, x.scalar_type())
+            .front();
       };
       const torch::NoGradGuard no_grad;
       const c10::cuda::CUDAStream stream = c10::cuda::getStreamFromPool();
