@@ -7,6 +7,7 @@
 
 #include <lorapp/data/tokenizer.hpp>
 #include <lorapp/error.hpp>
+#include <lorapp/io/dtype.hpp>
 #include <lorapp/io/memory.hpp>
 #include <lorapp/train/callbacks.hpp>
 #include <lorapp/train/checkpoints.hpp>
@@ -221,11 +222,15 @@ DollyDataset::Split read_rows(const Options& options) {
 ModelOptions with_half_precision(const Options& options, const Console& console) {
   ModelOptions model = options.model;
   if (options.fp16) {
-    console.note("--fp16: half precision is a GPU format; on this CPU products are computed in " +
-                 (model.quant_type == "none"
-                      ? std::string("the type of the weights (--dtype)")
-                      : "the type that --compute-dtype " + model.compute_dtype +
-                            " chooses, bfloat16 or float32"));
+    const LoadOptions load = model.load_options();
+    console.note(std::string("--fp16: half precision ") +
+                 (load.device.is_cpu() ? "is a GPU format; on this CPU"
+                                       : "needs scaled losses, which lorapp has not; on this GPU") +
+                 " products are computed in " +
+                 (load.quant_config ? hf_dtype_name(resolve_compute_dtype(
+                                          load.quant_config->compute_dtype, load.device)) +
+                                          " (--compute-dtype)"
+                                    : "the type of the weights (--dtype)"));
   }
   if (options.bf16) {
     if (model.quant_type == "none") {

@@ -268,7 +268,12 @@ TEST_SUITE("program") {
     const Outcome outcome = run_lorapp(world.finetune({"--fp16"}));
     CHECK(outcome.status == 0);
     CHECK(contains(outcome.err, "note: --fp16"));
-    CHECK(contains(outcome.err, "half precision"));
+    CHECK(contains(outcome.err, "half precision is a GPU format; on this CPU products are"));
+    const Outcome chosen =
+        run_lorapp(world.finetune({"--fp16", "--compute-dtype", "bfloat16"}, "other"));
+    CHECK(contains(chosen.err, "computed in bfloat16 (--compute-dtype)"));
+    const Outcome dense = run_lorapp(world.finetune({"--fp16", "--quant-type", "none"}, "dense"));
+    CHECK(contains(dense.err, "computed in the type of the weights (--dtype)"));
   }
 
   TEST_CASE("finetune: a full disk is one error, and no part of a file stays") {
