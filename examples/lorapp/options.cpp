@@ -68,24 +68,17 @@ std::string check_blocksize(const std::string& text) {
 // auto: the first GPU that the kernels run on, else the CPU.
 torch::Device choose_device(const std::string& name) {
   if (name == "cpu") return torch::kCPU;
-  const std::vector<CudaDevice> gpus = cuda_devices();
   if (name == "auto") {
+    const std::vector<CudaDevice> gpus = cuda_devices();
     for (std::size_t i = 0; i < gpus.size(); ++i) {
       if (gpus[i].problem.empty()) return {torch::kCUDA, static_cast<c10::DeviceIndex>(i)};
     }
     return torch::kCPU;
   }
-  const auto fail = [&](const std::string& why) {
-    detail::fail("device", "--device " + name + " cannot be used: " + why);
-  };
-  if (const std::string problem = cuda_problem(); !problem.empty()) fail(problem);
   std::size_t index = 0;  // check_device has seen that it is a number
   if (name.size() > 5) is_whole(name.substr(5), index);
-  if (index >= gpus.size()) {
-    fail("this machine has " + std::to_string(gpus.size()) + (gpus.size() == 1 ? " GPU" : " GPUs") +
-         ", numbered from 0");
-  }
-  if (!gpus[index].problem.empty()) fail(gpus[index].name + ": " + gpus[index].problem);
+  const std::string problem = cuda_problem(static_cast<std::int64_t>(index));
+  LORAPP_CHECK(problem.empty(), "device", "--device ", name, " cannot be used: ", problem);
   return {torch::kCUDA, static_cast<c10::DeviceIndex>(index)};
 }
 

@@ -135,9 +135,18 @@ std::vector<CudaDevice> cuda_devices() {
   return devices;
 }
 
+namespace {
+constexpr const char* kNoKernels =
+    "lorapp was built without CUDA kernels; build it with LORAPP_CUDA=ON";
+}
+
+std::string cuda_problem(std::int64_t index) {
+  if (!cuda_available()) return kNoKernels;
+  return detail::problem_with(detail::state(), index).value_or("");
+}
+
 std::string cuda_problem() {
-  if (!cuda_available())
-    return "lorapp was built without CUDA kernels; build it with LORAPP_CUDA=ON";
+  if (!cuda_available()) return kNoKernels;
   const auto& found = detail::state().found();
   return why_none(found).value_or(detail::why_no_more(found));
 }

@@ -47,7 +47,8 @@ struct GpuLayer {
 };
 
 struct GpuForward {
-  std::vector<at::Tensor> y;  ///< of each layer, in the dtype of x; several are views of one tensor
+  /// Of each layer, in the dtype of x; in bfloat16 several are views of one tensor.
+  std::vector<at::Tensor> y;
   /// u = scale · input · Aᵀ of all layers, [rows, R] bfloat16, for the gradients of B; undefined
   /// where none is asked for.
   at::Tensor u;

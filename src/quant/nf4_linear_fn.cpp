@@ -196,7 +196,8 @@ bool is_like_result(const OptionalTensor& added, const at::Tensor& x, const Quan
 
 // The low-rank term by itself.
 at::Tensor low_rank_term(const LowRank& term, const at::Tensor& x) {
-  const at::Tensor input = (term.mask ? term.mask(x) : x).to(at::kFloat);
+  const at::Tensor wide = x.to(at::kFloat);
+  const at::Tensor input = term.mask ? term.mask(wide).to(at::kFloat) : wide;
   return at::linear(at::linear(input, term.a), term.b) * term.scale;
 }
 

@@ -183,6 +183,8 @@ TEST_SUITE("nn") {
     const torch::Tensor half = x.to(torch::kBFloat16);
     CHECK((rms_norm(half, random_tensor({8}, 12), 1e-5).scalar_type() == torch::kFloat32));
     CHECK(torch::equal(swiglu(x.t(), x.t()), lorapp::detail::composed_swiglu(x.t(), x.t())));
+    CHECK(torch::equal(swiglu(x.slice(1, 0, 4), x.slice(1, 4)),
+                       lorapp::detail::composed_swiglu(x.slice(1, 0, 4), x.slice(1, 4))));
     CHECK((swiglu(half, x).scalar_type() == torch::kFloat32));
     CHECK(swiglu(x.slice(0, 0, 0), x.slice(0, 0, 0)).numel() == 0);
     CHECK(rms_norm(x.slice(0, 0, 0), random_tensor({8}, 12), 1e-5).numel() == 0);

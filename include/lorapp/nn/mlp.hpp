@@ -26,7 +26,7 @@ inline torch::Tensor composed_swiglu(const torch::Tensor& gate, const torch::Ten
 
 /// silu(gate) · up, element by element. Contiguous operands on the CPU, or a GPU with kernels, go
 /// through one kernel, which keeps nothing but them and can be differentiated once; on a GPU those
-/// of stacked_linear_4bit do as well.
+/// of stacked_linear_4bit, [T, …], do as well.
 LORAPP_API torch::Tensor swiglu(const torch::Tensor& gate, const torch::Tensor& up);
 
 /// How swiglu(gate, up) is made again.

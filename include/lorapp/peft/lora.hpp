@@ -83,9 +83,10 @@ class LORAPP_API LoraAdapter : public LinearAdapter {
     LowRank term{a_, b_, options_.scale};
     if (drops()) {
       term.mask = [p = options_.dropout, seed = mask_seed_](const torch::Tensor& x) {
-        // A GPU's products round it to the type of x in any case.
-        return x.is_cpu() ? seeded_dropout(x.to(torch::kFloat32), p, seed)
-                          : rounded_dropout(x, p, seed);
+        // Products in bfloat16 on a GPU round what is masked to that; so may the mask.
+        return x.scalar_type() == torch::kBFloat16 && !x.is_cpu()
+                   ? rounded_dropout(x, p, seed)
+                   : seeded_dropout(x.to(torch::kFloat32), p, seed);
       };
     }
     return term;

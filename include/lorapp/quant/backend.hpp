@@ -60,6 +60,8 @@ LORAPP_API std::vector<CudaDevice> cuda_devices();
 /// Why there is none, and what would help (a driver that is missing or older than CUDA asks for,
 /// no kernels in this build), or why CUDA says nothing of one behind them; else empty.
 LORAPP_API std::string cuda_problem();
+/// Why the GPU of that number cannot be used; empty if it can.
+LORAPP_API std::string cuda_problem(std::int64_t index);
 
 /// The most rows of x that a GPU multiplies with the codes of a weight [rows, columns] in blocks of
 /// `blocksize` as they are; for more it makes the weight dense (linear_4bit). Throws Error where

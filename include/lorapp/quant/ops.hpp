@@ -83,9 +83,9 @@ struct Projection {
 };
 
 /// linear_4bit of each layer, in their order, plus what is added to it. On a GPU, of more than few
-/// rows, all of them are one product, and the results are columns of one tensor: contiguous each,
-/// row by row, in steps of all. What is added to a layer that is alone, in bfloat16, is part of the
-/// product, and the sum rounded once. The recipe of x of one low-rank term counts for all.
+/// rows, all of them are one product; of x in bfloat16 the results are columns of one tensor, each
+/// contiguous row by row, in steps of all, and what is added to a layer that is alone is part of
+/// the product, before its sum is rounded. The recipe of x of one low-rank term counts for all.
 LORAPP_API std::vector<torch::Tensor> stacked_linear_4bit(
     const torch::Tensor& x,
     const std::vector<Projection>& layers,

@@ -26,7 +26,7 @@ inline PackedInput packed_input(const Batch& batch) {
   return {batch.ids, batch.cu_seqlens, batch.positions};
 }
 
-/// Logits that are in memory at once, in elements: 64 MiB in float32.
+/// Logits that are in memory at once on a CPU, in elements: 64 MiB in float32.
 inline constexpr std::int64_t kMaxLogits = std::int64_t{1} << 24;
 
 /// Rows of hidden states that go through the head together.
@@ -34,7 +34,8 @@ inline std::int64_t head_chunk_rows(std::int64_t vocab_size) {
   return std::max<std::int64_t>(1, kMaxLogits / std::max<std::int64_t>(1, vocab_size));
 }
 
-/// On a device: a GPU that lorapp has kernels for takes more at a time, 128 MiB of bfloat16.
+/// On a device: a GPU that lorapp has kernels for takes more at a time, 128 MiB of bfloat16 or 256
+/// of float32.
 LORAPP_API std::int64_t head_chunk_rows(std::int64_t vocab_size, const torch::Device& device);
 
 namespace detail {
