@@ -8,7 +8,6 @@
 
 #include <lorapp/nn/checkpointing.hpp>
 #include <lorapp/peft/dropout.hpp>
-#include <lorapp/peft/lora.hpp>
 #include <lorapp/quant/backend.hpp>
 #include <lorapp/quant/ops.hpp>
 
@@ -224,32 +223,6 @@ TEST_SUITE("4-bit tensors on a GPU") {
       const torch::Tensor x = random({tokens, 128}, 10);
       check_close(run(each, x, torch::kBFloat16, gpu.device()),
                   run(each, x, torch::kFloat32, torch::kCPU), kHalfTolerance);
-    }
-  }
-
-  TEST_CASE("an adapter's dropout on a GPU is the CPU's, of bfloat16 rounded to that, both ways") {
-    const TensorGpu gpu;
-    for (const auto dtype : {torch::kBFloat16, torch::kFloat16, torch::kFloat32}) {
-      const auto adapter = [&](const torch::Device& device) {
-        LoraAdapter made(
-            {.in_features = 33, .out_features = 8, .r = 2, .dropout = 0.05, .device = device});
-        made.train();
-        made.seed_dropout(9);
-        return made.low_rank()->mask;
-      };
-      const torch::Tensor x = random({7, 33}, 1, dtype), dy = random({7, 33}, 2, dtype);
-      const auto run = [&](const torch::Device& device) {
-        const torch::Tensor input = leaf(x, device), y = adapter(device)(input);
-        y.backward(dy.to(device, y.scalar_type()));
-        return std::vector<torch::Tensor>{host(y.detach()), host(input.grad())};
-      };
-      const auto want = run(torch::kCPU), got = run(gpu.device());
-      CHECK((want[0].scalar_type() == torch::kFloat32));
-      const auto type = dtype == torch::kBFloat16 ? dtype : torch::kFloat32;
-      CHECK((got[0].scalar_type() == type));
-      CHECK(torch::equal(got[0], want[0].to(type)));
-      CHECK(torch::equal(got[1], want[1]));
-      CHECK(want[0].eq(0).sum().item<std::int64_t>() > 0);
     }
   }
 
