@@ -131,8 +131,9 @@ TEST_SUITE("4-bit tensors on a GPU") {
       "products and all gradients are the CPU's within bfloat16, of few tokens and many, with bias "
       "and a low-rank term, whichever side is longer") {
     const TensorGpu gpu;
-    for (const auto& [out, in] :
+    for (const auto& shape :
          std::vector<std::pair<std::int64_t, std::int64_t>>{{128, 64}, {64, 192}, {72, 40}}) {
+      const std::int64_t out = shape.first, in = shape.second;  // CAPTURE takes no binding in clang
       for (const std::int64_t tokens : {0, 1, 5, 70}) {
         for (const bool with_bias : {false, true}) {
           for (const std::int64_t rank : {0, 6}) {
