@@ -24,29 +24,72 @@ __device__ void fill_pairs(Place at, const CodeValues& values, Shared& shared) {
   }
 }
 
-__device__ uint2 codes_at(const SmallProductArgs& args, std::int64_t row, std::int64_t column) {
-  if (row >= args.rows) return uint2{0, 0};  // with a scale of 0
-  return *reinterpret_cast<const uint2*>(args.codes + (row * args.columns + column) / 2);
-}
-
 // Sixteen elements of a token, as B of four steps: zeros for one that is not there.
 struct TokenPart {
   std::uint32_t words[Map::kLaneColumns / 2];
 };
-__device__ TokenPart token_at(const SmallProductArgs& args,
-                              std::int64_t token,
-                              std::int64_t column) {
+__device__ TokenPart token_at(const SmallProductArgs& args, int token, int column) {
   TokenPart part = {};
   if (token >= args.tokens) return part;
-  const auto* p = reinterpret_cast<const uint4*>(args.x + token * args.columns + column);
+  const auto* p =
+      reinterpret_cast<const uint4*>(args.x + (token * static_cast<int>(args.columns) + column));
   const uint4 low = p[0], high = p[1];
   part.words[0] = low.x, part.words[1] = low.y, part.words[2] = low.z, part.words[3] = low.w;
   part.words[4] = high.x, part.words[5] = high.y, part.words[6] = high.z, part.words[7] = high.w;
   return part;
 }
 
+// What a lane reads of a chunk of W, before it is worked with: codes and scales of its two rows.
+struct Chunk {
+  uint2 codes[2];
+  std::uint32_t scales[2];
+};
+
+// The two rows of a lane, counted in 32 bits; the launcher sees to it that they fit.
+struct Rows {
+  bool is_there[2];
+  std::uint32_t first_byte[2];  // of codes: the lane's in the first chunk
+  std::uint32_t first_block[2];
+  int block_shift;
+
+  __device__ std::uint32_t block(int h, int column) const {
+    return first_block[h] + static_cast<std::uint32_t>(column >> block_shift);
+  }
+};
+
+__device__ Rows rows_of(const SmallProductArgs& args, const Map& map, Place at, int block_shift) {
+  Rows rows;
+  rows.block_shift = block_shift;
+  for (int h = 0; h < 2; ++h) {
+    const std::int64_t row = map.row(at, h);
+    rows.is_there[h] = row < args.rows;
+    rows.first_byte[h] = static_cast<std::uint32_t>((row * args.columns + map.column(at, 0)) / 2);
+    rows.first_block[h] = static_cast<std::uint32_t>(row * (args.columns >> block_shift));
+  }
+  return rows;
+}
+
+template <bool WithScales>
+__device__ void read_chunk(const SmallProductArgs& args,
+                           const Map& map,
+                           Place at,
+                           const Rows& rows,
+                           int chunk,
+                           int chunks,
+                           Chunk& to) {
+  if (chunk >= chunks) return;
+  for (int h = 0; h < 2; ++h) {
+    if (!rows.is_there[h]) continue;
+    const std::uint32_t byte =
+        rows.first_byte[h] + static_cast<std::uint32_t>(chunk * (Map::kChunk / 2));
+    to.codes[h] = *reinterpret_cast<const uint2*>(args.codes + byte);
+    if constexpr (WithScales)
+      to.scales[h] = stored_absmax(args, rows.block(h, map.column(at, chunk)));
+  }
+}
+
 template <int Tiles>
-__global__ void __launch_bounds__(kBlockThreads)
+__global__ void __launch_bounds__(kBlockThreads, 2)
     small_product_kernel(SmallProductArgs args,
                          const __grid_constant__ CodeValues values,
                          int block_shift) {
@@ -54,50 +97,64 @@ __global__ void __launch_bounds__(kBlockThreads)
   const Place at = here();
   const Map map{args.rows, args.columns};
   const int lane = at.thread % kWarpLanes, warp = at.thread / kWarpLanes;
-  // Of the lane's two rows: the first block of weights, counted in 32 bits.
-  const std::int64_t row_blocks = args.columns >> block_shift;
-  const std::int64_t first_block[2] = {map.row(at, 0) * row_blocks, map.row(at, 1) * row_blocks};
+  const Rows rows = rows_of(args, map, at, block_shift);
+  const int chunks = static_cast<int>(map.chunks());
+  constexpr int kAhead = Map::ahead(Tiles);
+  // The sums of many tiles leave no registers for the scales, those of more than one none for x.
+  constexpr bool kScalesAhead = Tiles < 8, kTokenAhead = Tiles == 1;
+  // x of a tile in a chunk; zeros behind the last.
+  const auto token = [&](int tile, int chunk) {
+    return chunk < chunks
+               ? token_at(args, tile * Map::kTileTokens + map.group(at), map.column(at, chunk))
+               : TokenPart{};
+  };
   float sums[Tiles][4] = {};
-  std::int64_t chunk = map.first_chunk(at);
-  // The first codes are on their way while the table is filled.
-  uint2 codes[2] = {};
-  if (chunk < map.chunks()) {
-    for (int h = 0; h < 2; ++h) codes[h] = codes_at(args, map.row(at, h), map.column(at, chunk));
+  // The first chunks are on their way while the table is filled.
+  Chunk ring[kAhead] = {};
+  for (int i = 0; i < kAhead; ++i) {
+    read_chunk<kScalesAhead>(args, map, at, rows, map.chunk(at, i), chunks, ring[i]);
   }
+  TokenPart next_x = {};
+  if constexpr (kTokenAhead) next_x = token(0, map.chunk(at, 0));
   fill_pairs(at, values, shared);
   __syncthreads();
-  while (chunk < map.chunks()) {
-    const std::int64_t column = map.column(at, chunk), next = chunk + kBlockWarps;
-    uint2 next_codes[2] = {};
-    if (next < map.chunks()) {
-      for (int h = 0; h < 2; ++h)
-        next_codes[h] = codes_at(args, map.row(at, h), map.column(at, next));
-    }
-    // A block of weights does not end within a chunk.
-    float scale[2];
-    for (int h = 0; h < 2; ++h) {
-      const auto block = static_cast<std::uint32_t>(first_block[h] + (column >> block_shift));
-      scale[h] = map.row(at, h) < args.rows ? absmax_of(args, block) : 0.0f;
-    }
-    std::uint32_t a[Map::kSteps][4];
-    for (int step = 0; step < Map::kSteps; ++step) {
+  for (int round = 0; map.chunk(at, round) < chunks; round += kAhead) {
+    for (int i = 0; i < kAhead; ++i) {
+      const int chunk = map.chunk(at, round + i);
+      if (chunk >= chunks) break;
+      const int column = map.column(at, chunk);
+      // A block of weights does not end within a chunk. A row that is not there counts for nothing.
+      float scale[2];
       for (int h = 0; h < 2; ++h) {
-        const std::uint32_t word = step < 2 ? codes[h].x : codes[h].y;
-        const std::uint32_t bytes = word >> (step % 2 * 16);
-        a[step][h] = shared.pairs[bytes & 255][lane];
-        a[step][h + 2] = shared.pairs[bytes >> 8 & 255][lane];
+        const std::uint32_t block = rows.block(h, column);
+        scale[h] = !rows.is_there[h] ? 0.0f
+                   : kScalesAhead    ? absmax_from(args, ring[i].scales[h], block)
+                                     : absmax_of(args, block);
       }
-    }
-    for (int tile = 0; tile < Tiles; ++tile) {
-      const TokenPart x = token_at(args, tile * Map::kTileTokens + map.group(at), column);
-      float block_sums[4] = {};
+      std::uint32_t a[Map::kSteps][4];
       for (int step = 0; step < Map::kSteps; ++step) {
-        mma_bf16(block_sums, a[step], {x.words[2 * step], x.words[2 * step + 1]});
+        for (int h = 0; h < 2; ++h) {
+          const std::uint32_t word = step < 2 ? ring[i].codes[h].x : ring[i].codes[h].y;
+          const std::uint32_t bytes = word >> (step % 2 * 16);
+          a[step][h] = shared.pairs[bytes & 255][lane];
+          a[step][h + 2] = shared.pairs[bytes >> 8 & 255][lane];
+        }
       }
-      for (int i = 0; i < 4; ++i) sums[tile][i] = fmaf(block_sums[i], scale[i / 2], sums[tile][i]);
+      read_chunk<kScalesAhead>(args, map, at, rows, map.chunk(at, round + i + kAhead), chunks,
+                               ring[i]);
+      TokenPart x = next_x;
+      if constexpr (kTokenAhead) next_x = token(0, map.chunk(at, round + i + 1));
+      for (int tile = 0; tile < Tiles; ++tile) {
+        if constexpr (!kTokenAhead) x = token(tile, chunk);
+        float block_sums[4] = {};
+        for (int step = 0; step < Map::kSteps; ++step) {
+          mma_bf16(block_sums, a[step], {x.words[2 * step], x.words[2 * step + 1]});
+        }
+        for (int k = 0; k < 4; ++k) {
+          sums[tile][k] = fmaf(block_sums[k], scale[k / 2], sums[tile][k]);
+        }
+      }
     }
-    codes[0] = next_codes[0], codes[1] = next_codes[1];
-    chunk = next;
   }
 
   __syncthreads();  // the table is no longer read
@@ -156,7 +213,8 @@ int small_product(const SmallProductArgs& args, void* stream) {
   const bool fits = args.tokens >= 0 && args.tokens <= Map::kMostTokens &&
                     args.columns % Map::kChunk == 0 && is_blocksize(args.blocksize, Map::kChunk) &&
                     args.columns % args.blocksize == 0 && aligned_16(args.x) &&
-                    aligned_16(args.codes) && blocks_fit(args);
+                    aligned_16(args.codes) && blocks_fit(args) &&
+                    args.rows * args.columns / 2 <= Map::kMostBytes;
   if (!fits) return cudaErrorInvalidValue;
   if (args.tokens == 0) return cudaSuccess;
   if (args.tokens <= 8) return start<1>(args, stream);

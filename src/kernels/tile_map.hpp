@@ -240,13 +240,20 @@ struct SmallProductMap {
   static constexpr int kSteps = 4;         // of a chunk, mma.m16n8k16 each
   static constexpr int kTileTokens = 8;    // of an mma
   static constexpr int kMostTokens = 64;
+  static constexpr std::int64_t kMostBytes = 0xffffffff;  // of codes, which are counted in 32 bits
 
   std::int64_t rows;
   std::int64_t columns;
 
   LORAPP_HD std::int64_t grid() const { return ceil_div(rows, kRows); }
   LORAPP_HD std::int64_t chunks() const { return columns / kChunk; }
-  LORAPP_HD std::int64_t first_chunk(Place at) const { return at.thread / kWarpLanes; }
+  /// The chunks of a thread's warp, counted by `round`.
+  LORAPP_HD int chunk(Place at, int round) const {
+    return round * kBlockWarps + at.thread / kWarpLanes;
+  }
+  /// How many of them are read ahead, with a number of tiles of tokens: enough for the memory of a
+  /// GPU to be busy with few blocks of threads, as far as registers allow.
+  LORAPP_HD static constexpr int ahead(int tiles) { return tiles <= 2 ? 4 : 1; }
   LORAPP_HD int group(Place at) const { return at.thread % kWarpLanes / 4; }
   LORAPP_HD int quarter(Place at) const { return at.thread % 4; }
   /// `upper` 0 or 1: the lane's row g or g + 8; may lie behind the last.
@@ -254,7 +261,7 @@ struct SmallProductMap {
     return at.block * kRows + upper * kRows / 2 + group(at);
   }
   /// The lane's first column in a chunk.
-  LORAPP_HD std::int64_t column(Place at, std::int64_t chunk) const {
+  LORAPP_HD int column(Place at, int chunk) const {
     return chunk * kChunk + quarter(at) * kLaneColumns;
   }
   /// Where an element of a warp's sums is: element i of 4 of a lane, as mma leaves them.

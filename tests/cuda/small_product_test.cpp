@@ -158,6 +158,21 @@ TEST_SUITE("emulated small products") {
     }
   }
 
+  TEST_CASE("rows longer than what is read ahead are multiplied to their ends") {
+    for (const std::int64_t tokens : {1, 9, 33, 64}) {
+      for (const std::int64_t columns : {2048, 2240, 4672}) {
+        for (const bool nested : {false, true}) {
+          const Problem p{tokens, 17, columns, 64, 0, nested, false};
+          CAPTURE(tokens);
+          CAPTURE(columns);
+          CAPTURE(nested);
+          const Operands o = operands(p);
+          CHECK(worst_error(p, o, by_cuda(p, o)) < 1e-6);
+        }
+      }
+    }
+  }
+
   TEST_CASE("larger blocks of weights, and any order of the threads, give the same products") {
     test::for_each_order([] {
       for (const std::int64_t blocksize : {64, 128, 512}) {
@@ -173,12 +188,12 @@ TEST_SUITE("emulated small products") {
     const Operands o = operands(p);
     std::vector<std::uint16_t> y(16);
     const auto run = [&](std::int64_t tokens, std::int64_t columns, std::int64_t blocksize,
-                         std::int64_t past) {
+                         std::int64_t past, std::int64_t rows = 16) {
       cuda::SmallProductArgs args{};
       args.x = o.x.data() + past;
       args.tokens = tokens;
       args.codes = o.codes.data();
-      args.rows = 16;
+      args.rows = rows;
       args.columns = columns;
       args.blocksize = blocksize;
       args.value = kBook.value;
@@ -193,6 +208,7 @@ TEST_SUITE("emulated small products") {
     CHECK(run(1, 192, 192, 0) != 0);
     CHECK(run(1, 64, 0, 0) != 0);
     CHECK(run(1, 64, 64, 1) != 0);
+    CHECK(run(1, 64, 64, 0, std::int64_t{1} << 31) != 0);
     CHECK(run(0, 64, 64, 0) == 0);
   }
 }

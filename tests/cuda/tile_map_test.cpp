@@ -127,8 +127,8 @@ TEST_SUITE("tile maps") {
         const SmallProductMap map{rows, columns};
         Visits codes(rows * columns);
         for_each_place(map.grid(), [&](Place at) {
-          for (std::int64_t chunk = map.first_chunk(at); chunk < map.chunks();
-               chunk += kBlockWarps) {
+          for (int round = 0; map.chunk(at, round) < map.chunks(); ++round) {
+            const int chunk = map.chunk(at, round);
             for (int upper = 0; upper < 2; ++upper) {
               if (map.row(at, upper) >= rows) continue;
               const std::int64_t first = map.row(at, upper) * columns + map.column(at, chunk);
