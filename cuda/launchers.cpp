@@ -37,7 +37,7 @@ const Launchers* launchers() noexcept {
       .mean = &cuda::mean,
       .quantize_nested = &cuda::quantize_nested,
       .dequantize_4bit = &cuda::dequantize_4bit,
-      .small_product = &cuda::small_product,
+      .small_products = &cuda::small_products,
       .low_rank_rows = &cuda::low_rank_rows,
       .rms_norm = &cuda::rms_norm,
       .rms_norm_backward = &cuda::rms_norm_backward,

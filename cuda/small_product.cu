@@ -4,6 +4,8 @@
 #include "device.cuh"
 #include "kernels/cuda_launch.hpp"
 
+#include <algorithm>
+
 namespace lorapp::kernels::cuda {
 namespace {
 
@@ -88,13 +90,25 @@ __device__ void read_chunk(const SmallProductArgs& args,
   }
 }
 
+// Whether one launch takes several weights; the sums of many tiles leave no registers for that.
+template <int Tiles>
+constexpr bool kJoins = Tiles < 8;
+
+struct Products {
+  SmallProductArgs args[kMostSmallProducts];
+  int block_shift[kMostSmallProducts];
+  JoinedGrids grids;
+};
+
 template <int Tiles>
 __global__ void __launch_bounds__(kBlockThreads, 2)
-    small_product_kernel(SmallProductArgs args,
-                         const __grid_constant__ CodeValues values,
-                         int block_shift) {
+    small_product_kernel(const __grid_constant__ Products products,
+                         const __grid_constant__ CodeValues values) {
   __shared__ Shared shared;
-  const Place at = here();
+  const int part = kJoins<Tiles> ? products.grids.part(here()) : 0;
+  const Place at = kJoins<Tiles> ? products.grids.within(here()) : here();
+  const SmallProductArgs& args = products.args[part];
+  const int block_shift = products.block_shift[part];
   const Map map{args.rows, args.columns};
   const int lane = at.thread % kWarpLanes, warp = at.thread / kWarpLanes;
   const Rows rows = rows_of(args, map, at, block_shift);
@@ -175,18 +189,45 @@ __global__ void __launch_bounds__(kBlockThreads, 2)
     for (int w = 0; w < kBlockWarps; ++w) y += shared.sums[w][output];
     if (args.bias != nullptr) y += args.bias[row];
     if (args.u != nullptr) {
-      for (std::int64_t r = 0; r < args.rank; ++r) {
-        y = fmaf(args.u[token * args.rank + r], args.b[row * args.rank + r], y);
+      const float *u = args.u + token * args.rank, *b = args.b + row * args.rank;
+      for (std::int64_t r = 0; r < args.rank; r += 4) {  // four on their way at a time
+        const std::int64_t left = args.rank - r;
+        float low[4], high[4];
+        for (int i = 0; i < 4; ++i) {
+          low[i] = i < left ? u[r + i] : 0.0f;
+          high[i] = i < left ? b[r + i] : 0.0f;
+        }
+        for (int i = 0; i < 4; ++i) y = fmaf(low[i], high[i], y);
       }
     }
+    if (args.added != nullptr) y += Bf16::load(args.added[token * args.rows + row]);
     args.y[token * args.rows + row] = Bf16::store(y);
   }
 }
 
 template <int Tiles>
-int start(const SmallProductArgs& args, void* stream) {
-  return launch(&small_product_kernel<Tiles>, Map{args.rows, args.columns}.grid(), stream, args,
-                code_values(args.value), log2_of(args.blocksize));
+int start(const SmallProductArgs* parts, int count, void* stream) {
+  const int together = kJoins<Tiles> ? count : 1;
+  int error = cudaSuccess;
+  for (int begin = 0; begin < count && error == cudaSuccess; begin += together) {
+    Products products = {};
+    for (int i = 0; i < together; ++i) {
+      const SmallProductArgs& args = parts[begin + i];
+      products.args[i] = args;
+      products.block_shift[i] = log2_of(args.blocksize);
+      products.grids.add(Map{args.rows, args.columns}.grid());
+    }
+    error = launch(&small_product_kernel<Tiles>, products.grids.grid, stream, products,
+                   code_values(parts[0].value));
+  }
+  return error;
+}
+
+bool is_readable(const SmallProductArgs& args) {
+  return args.tokens >= 0 && args.tokens <= Map::kMostTokens && args.columns % Map::kChunk == 0 &&
+         is_blocksize(args.blocksize, Map::kChunk) && args.columns % args.blocksize == 0 &&
+         aligned_16(args.x) && aligned_16(args.codes) && blocks_fit(args) &&
+         args.rows * args.columns / 2 <= Map::kMostBytes;
 }
 
 // u[token][r] = scale · Σ x[token] · A[r], a block of threads each.
@@ -209,18 +250,23 @@ __global__ void __launch_bounds__(kBlockThreads) low_rank_kernel(LowRankRowsArgs
 
 }  // namespace
 
-int small_product(const SmallProductArgs& args, void* stream) {
-  const bool fits = args.tokens >= 0 && args.tokens <= Map::kMostTokens &&
-                    args.columns % Map::kChunk == 0 && is_blocksize(args.blocksize, Map::kChunk) &&
-                    args.columns % args.blocksize == 0 && aligned_16(args.x) &&
-                    aligned_16(args.codes) && blocks_fit(args) &&
-                    args.rows * args.columns / 2 <= Map::kMostBytes;
+int small_products(const SmallProductArgs* parts, int count, void* stream) {
+  bool fits = count >= 1 && count <= kMostSmallProducts;
+  for (int i = 0; i < count && fits; ++i) {
+    fits = is_readable(parts[i]) && parts[i].tokens == parts[0].tokens &&
+           std::equal(parts[i].value, parts[i].value + 16, parts[0].value);
+  }
   if (!fits) return cudaErrorInvalidValue;
-  if (args.tokens == 0) return cudaSuccess;
-  if (args.tokens <= 8) return start<1>(args, stream);
-  if (args.tokens <= 16) return start<2>(args, stream);
-  if (args.tokens <= 32) return start<4>(args, stream);
-  return start<8>(args, stream);
+  const std::int64_t tokens = parts[0].tokens;
+  if (tokens == 0) return cudaSuccess;
+  if (tokens <= 8) return start<1>(parts, count, stream);
+  if (tokens <= 16) return start<2>(parts, count, stream);
+  if (tokens <= 32) return start<4>(parts, count, stream);
+  return start<8>(parts, count, stream);
+}
+
+int small_product(const SmallProductArgs& args, void* stream) {
+  return small_products(&args, 1, stream);
 }
 
 int low_rank_rows(const LowRankRowsArgs& args, void* stream) {

@@ -2,6 +2,10 @@
 // product with the dense weight.
 #include "measure.hpp"
 
+#include <algorithm>
+#include <string>
+#include <vector>
+
 namespace lorapp::bench_gpu {
 
 void small_products(const float* map) {
@@ -29,6 +33,46 @@ void small_products(const float* map) {
             return cuda::small_product(args, stream);
           },
           w.copies);
+    }
+  }
+  // As a layer of Mistral-7B has them: one launch of several weights.
+  struct Joined {
+    const char* name;
+    std::vector<std::int64_t> rows;
+  };
+  for (const Joined& joined :
+       {Joined{"q, k and v", {4096, 1024, 1024}}, Joined{"gate and up", {14336, 14336}}}) {
+    constexpr std::int64_t kColumns = 4096;
+    std::vector<Weight> weights;
+    std::int64_t rows = 0, copies = 0;
+    double bytes = 0;
+    for (const std::int64_t each : joined.rows) {
+      weights.emplace_back(each, kColumns);
+      rows += each;
+      bytes += weights.back().bytes();
+      copies = std::max(copies, weights.back().copies);
+    }
+    for (const std::int64_t tokens : {1, 8, 32}) {
+      const std::uint16_t* x = random_bf16(tokens * kColumns);
+      auto* y = device_buffer<std::uint16_t>(tokens * rows);
+      report(
+          std::to_string(tokens) + " rows × " + joined.name, tokens == 1 ? 0.80 : 0.0,
+          bytes + 2.0 * static_cast<double>(tokens * (rows + kColumns)),
+          [&](int i, void* stream) {
+            std::vector<cuda::SmallProductArgs> parts;
+            std::int64_t row = 0;
+            for (const Weight& each : weights) {
+              cuda::SmallProductArgs args{};
+              args.x = x;
+              args.tokens = tokens;
+              each.set(args, i, map);
+              args.y = y + row * tokens;
+              row += each.rows;
+              parts.push_back(args);
+            }
+            return cuda::small_products(parts.data(), static_cast<int>(parts.size()), stream);
+          },
+          copies);
     }
   }
 }

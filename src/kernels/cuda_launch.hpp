@@ -53,10 +53,10 @@ int expand_nested(const NestedExpandArgs& args, const float* offset, void* strea
 
 int dequantize_4bit(const DequantizeRowsArgs& args, void* stream);
 
-/// y = x · Wᵀ + bias + u · Bᵀ for at most SmallProductMap::kMostTokens rows of bf16. Values of
-/// codes are rounded to bf16, their sums over a block of weights multiplied by its absmax in f32; y
-/// is rounded once. Columns and blocksize are multiples of 64, W's blocks do not cross rows, its
-/// codes are at most SmallProductMap::kMostBytes, and x and codes lie on multiples of 16 bytes.
+/// y = x · Wᵀ + bias + u · Bᵀ + added for at most SmallProductMap::kMostTokens rows of bf16. Values
+/// of codes are rounded to bf16, their sums over a block of weights multiplied by its absmax in
+/// f32; y is rounded once. Columns and blocksize are multiples of 64, W's blocks do not cross rows,
+/// its codes are at most SmallProductMap::kMostBytes, and x and codes lie on multiples of 16 bytes.
 struct SmallProductArgs {
   const std::uint16_t* x;  // [tokens, columns]
   std::int64_t tokens;
@@ -75,9 +75,16 @@ struct SmallProductArgs {
   const float* u;     // [tokens, rank], or null: no low-rank term
   const float* b;     // [rows, rank]
   std::int64_t rank;
-  std::uint16_t* y;  // [tokens, rows]
+  const std::uint16_t* added = nullptr;  // [tokens, rows], or null
+  std::uint16_t* y;                      // [tokens, rows]
 };
 int small_product(const SmallProductArgs& args, void* stream);
+
+/// The products of `count` weights, at most kMostSmallProducts, in one launch: by itself a small
+/// one would leave most of a GPU idle. Their tokens are as many, and their values of codes the
+/// same.
+inline constexpr int kMostSmallProducts = JoinedGrids::kMost;
+int small_products(const SmallProductArgs* parts, int count, void* stream);
 
 /// u = scale · x · Aᵀ in f32: the low-rank term's part before B.
 struct LowRankRowsArgs {

@@ -14,7 +14,7 @@ struct Launchers {
   decltype(&cuda::mean) mean;
   decltype(&cuda::quantize_nested) quantize_nested;
   decltype(&cuda::dequantize_4bit) dequantize_4bit;
-  decltype(&cuda::small_product) small_product;
+  decltype(&cuda::small_products) small_products;
   decltype(&cuda::low_rank_rows) low_rank_rows;
   decltype(&cuda::rms_norm) rms_norm;
   decltype(&cuda::rms_norm_backward) rms_norm_backward;

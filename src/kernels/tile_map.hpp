@@ -273,6 +273,27 @@ struct SmallProductMap {
   LORAPP_HD int output(Place at, int step) const { return step * kBlockThreads + at.thread; }
 };
 
+/// Several grids one behind the other in one launch.
+struct JoinedGrids {
+  static constexpr int kMost = 3;
+
+  int count = 0;
+  std::int64_t first[kMost] = {};  // blocks of threads
+  std::int64_t grid = 0;           // of all
+
+  LORAPP_HD void add(std::int64_t blocks) {
+    first[count++] = grid;
+    grid += blocks;
+  }
+  /// The grid that a block belongs to, and its place there.
+  LORAPP_HD int part(Place at) const {
+    int i = 0;
+    while (i + 1 < count && at.block >= first[i + 1]) ++i;
+    return i;
+  }
+  LORAPP_HD Place within(Place at) const { return {at.block - first[part(at)], at.thread}; }
+};
+
 /// A flat buffer that a fixed number of blocks sums, so that the order does not depend on the GPU.
 struct SumMap {
   static constexpr std::int64_t kBlocks = 512;

@@ -11,59 +11,83 @@
 namespace lorapp::detail {
 namespace {
 
-// Of few tokens u is float32, [tokens, rank].
 struct Product {
   at::Tensor y, u;
 };
 
-// y of few tokens, with the codes as they are.
-Product few_tokens(const GpuScope& scope,
-                   const cuda::LinearWeight& weight,
-                   const at::Tensor& x,
-                   const std::uint16_t* input,
-                   const at::Tensor* bias) {
-  const std::int64_t tokens = x.size(0);
-  at::Tensor u, wide_bias;
-  if (weight.a != nullptr) {
-    u = at::empty({tokens, weight.rank}, x.options().dtype(at::kFloat));
-    scope.check(scope.kernels().low_rank_rows(
-                    {input != nullptr ? input : read_bf16(x), tokens, weight.w.columns, weight.a,
-                     weight.rank, weight.scale, u.mutable_data_ptr<float>()},
-                    scope.stream()),
-                "low_rank_rows", tokens, " rows of ", weight.w.columns, ", rank ", weight.rank);
+// y of few tokens for each layer, with the codes as they are; u in float32, [tokens, rank].
+std::vector<Product> few_tokens(const GpuScope& scope,
+                                const std::vector<cuda::LinearWeight>& weights,
+                                const std::vector<GpuLayer>& layers,
+                                const at::Tensor& x,
+                                const Inputs& inputs,
+                                const at::Tensor& added) {
+  const std::int64_t tokens = x.size(0), columns = x.size(1);
+  std::vector<Product> products;
+  std::vector<at::Tensor> biases;
+  std::vector<cuda::SmallProductArgs> parts;
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    const cuda::LinearWeight& weight = weights[i];
+    at::Tensor u, bias;
+    if (weight.a != nullptr) {
+      const std::uint16_t* input = inputs.pointers.empty() ? nullptr : inputs.pointers[i];
+      u = at::empty({tokens, weight.rank}, x.options().dtype(at::kFloat));
+      scope.check(scope.kernels().low_rank_rows(
+                      {input != nullptr ? input : read_bf16(x), tokens, columns, weight.a,
+                       weight.rank, weight.scale, u.mutable_data_ptr<float>()},
+                      scope.stream()),
+                  "low_rank_rows", tokens, " rows of ", columns, ", rank ", weight.rank);
+    }
+    if (layers[i].bias != nullptr) {
+      bias = layers[i].bias->to(at::kBFloat16).to(at::kFloat).contiguous();
+      biases.push_back(bias);
+    }
+    products.push_back({new_halves(x, {tokens, weight.w.rows}), u});
+    parts.push_back({.x = read_bf16(x),
+                     .tokens = tokens,
+                     .codes = weight.w.codes,
+                     .rows = weight.w.rows,
+                     .columns = columns,
+                     .blocksize = weight.w.blocksize,
+                     .value = weight.w.value,
+                     .absmax = weight.w.absmax,
+                     .nested = weight.w.nested,
+                     .nested_absmax = weight.w.nested_absmax,
+                     .nested_blocksize = weight.w.nested_blocksize,
+                     .map = weight.w.map,
+                     .offset = weight.w.offset,
+                     .bias = bias.defined() ? read_f32(bias) : nullptr,
+                     .u = u.defined() ? read_f32(u) : nullptr,
+                     .b = weight.b,
+                     .rank = weight.rank,
+                     .added = added.defined() ? read_bf16(added) : nullptr,
+                     .y = write_bf16(products.back().y)});
   }
-  if (bias != nullptr) wide_bias = bias->to(at::kBFloat16).to(at::kFloat).contiguous();
-  const at::Tensor y = new_halves(x, {tokens, weight.w.rows});
-  scope.check(
-      scope.kernels().small_product({.x = read_bf16(x),
-                                     .tokens = tokens,
-                                     .codes = weight.w.codes,
-                                     .rows = weight.w.rows,
-                                     .columns = weight.w.columns,
-                                     .blocksize = weight.w.blocksize,
-                                     .value = weight.w.value,
-                                     .absmax = weight.w.absmax,
-                                     .nested = weight.w.nested,
-                                     .nested_absmax = weight.w.nested_absmax,
-                                     .nested_blocksize = weight.w.nested_blocksize,
-                                     .map = weight.w.map,
-                                     .offset = weight.w.offset,
-                                     .bias = bias != nullptr ? read_f32(wide_bias) : nullptr,
-                                     .u = u.defined() ? read_f32(u) : nullptr,
-                                     .b = weight.b,
-                                     .rank = weight.rank,
-                                     .y = write_bf16(y)},
-                                    scope.stream()),
-      "small_product", tokens, " rows of ", weight.w.columns, " times ", weight.w.rows,
-      " in blocks of ", weight.w.blocksize);
-  return {y, u};
+  // As many as a launch takes.
+  for (std::size_t begin = 0; begin < parts.size();) {
+    std::size_t end = begin + 1;
+    while (end < parts.size() && end - begin < cuda::kMostSmallProducts &&
+           std::equal(parts[end].value, parts[end].value + 16, parts[begin].value)) {
+      ++end;
+    }
+    std::int64_t rows = 0;
+    for (std::size_t i = begin; i < end; ++i) rows += parts[i].rows;
+    scope.check(scope.kernels().small_products(&parts[begin], static_cast<int>(end - begin),
+                                               scope.stream()),
+                "small_products", tokens, " rows of ", columns, " times ", rows, " in blocks of ",
+                parts[begin].blocksize);
+    begin = end;
+  }
+  return products;
 }
 
-// Whether all layers take these tokens as few.
+// Whether all layers take these tokens as few; they are one launch.
 bool are_few(const GpuScope& scope, const std::vector<GpuLayer>& layers, std::int64_t tokens) {
+  std::int64_t rows = 0;
+  for (const GpuLayer& layer : layers) rows += layer.w.size(0);
   return std::all_of(layers.begin(), layers.end(), [&](const GpuLayer& layer) {
     const QuantizedTensor& w = layer.w;
-    return cuda::choose_product(scope.gpu(), tokens, w.size(0), w.size(1), w.blocksize()) ==
+    return cuda::choose_product(scope.gpu(), tokens, rows, w.size(1), w.blocksize()) ==
                cuda::ProductKind::small &&
            aligned(w.tables().codes);
   });
@@ -140,37 +164,37 @@ GpuForward gpu_forward(const at::Tensor& x,
   const bool keeps_u = std::any_of(layers.begin(), layers.end(), [](const GpuLayer& layer) {
     return layer.low_rank != nullptr && layer.low_rank->b.requires_grad();
   });
+  // A residual in another type keeps its precision: it is added to y, not in the product.
+  const at::Tensor* added = layers.front().added;
+  const bool adds = added != nullptr && added->scalar_type() == at::kBFloat16;
+  const at::Tensor in_product = adds ? halves(*added) : at::Tensor();
   GpuForward found;
-  const auto give = [&](const at::Tensor& y, const at::Tensor* added) {
+  const auto give = [&](const at::Tensor& y) {
     const at::Tensor own = y.to(x.scalar_type()).reshape(resized(x, y.size(-1)));
-    found.y.push_back(added != nullptr ? at::add(*added, own) : own);
+    found.y.push_back(added != nullptr && !adds ? at::add(*added, own) : own);
   };
   if (are_few(scope, layers, rows.size(0))) {
+    const auto products = few_tokens(scope, operand.parts, layers, rows, inputs, in_product);
     const cuda::LinearStack stack = operand.stack();
     if (keeps_u) found.u = at::zeros({rows.size(0), stack.padding()}, rows.options());
-    for (std::size_t i = 0; i < layers.size(); ++i) {
-      const Product few =
-          few_tokens(scope, operand.parts[i], rows,
-                     inputs.pointers.empty() ? nullptr : inputs.pointers[i], layers[i].bias);
-      give(few.y, layers[i].added);
-      if (!keeps_u || !few.u.defined()) continue;
+    for (std::size_t i = 0; i < products.size(); ++i) {
+      const auto& [y, u] = products[i];
+      give(y);
+      if (!keeps_u || !u.defined()) continue;
       const std::int64_t first = stack.rank(static_cast<int>(i));
-      found.u.slice(1, first, first + few.u.size(1)).copy_(few.u);
+      found.u.slice(1, first, first + u.size(1)).copy_(u);
     }
     return found;
   }
   fill(scope, operand, rows, at::Tensor());
   if (matrix != nullptr) *matrix = operand.matrix;
-  // A residual in another type keeps its precision: it is added to y, not in the product.
-  const at::Tensor* added = layers.front().added;
-  const bool adds = added != nullptr && added->scalar_type() == at::kBFloat16;
-  const auto [y, u] = many_tokens(scope, operand.stack(), layers, rows, inputs,
-                                  adds ? halves(*added) : at::Tensor(), keeps_u);
+  const auto [y, u] =
+      many_tokens(scope, operand.stack(), layers, rows, inputs, in_product, keeps_u);
   if (keeps_u) found.u = u;
   std::int64_t row = 0;
   for (const GpuLayer& layer : layers) {
     const std::int64_t end = row + layer.w.size(0);
-    give(layers.size() == 1 ? y : y.slice(1, row, end), adds ? nullptr : layer.added);
+    give(layers.size() == 1 ? y : y.slice(1, row, end));
     row = end;
   }
   return found;

@@ -22,11 +22,11 @@ constexpr Codebook4 kBook = nf4_codebook();
 
 struct Problem {
   std::int64_t tokens, rows, columns, blocksize, rank;
-  bool nested, with_bias;
+  bool nested, with_bias, with_added = false;
 };
 
 struct Operands {
-  std::vector<std::uint16_t> x;
+  std::vector<std::uint16_t> x, added;
   std::vector<std::uint8_t> codes, scales;
   std::vector<float> absmax, outer, bias, a, b;
   DynamicMap map = dynamic_map();
@@ -42,6 +42,7 @@ Operands operands(const Problem& p) {
   };
   Operands o;
   for (const float each : floats(p.tokens * p.columns, 1)) o.x.push_back(f32_to_bf16(each));
+  for (const float each : floats(p.tokens * p.rows, 3)) o.added.push_back(f32_to_bf16(each));
   const std::int64_t n = p.rows * p.columns, blocks = n / p.blocksize;
   for (std::int64_t i = 0; i < n / 2; ++i) o.codes.push_back(static_cast<std::uint8_t>(random()));
   o.absmax = floats(blocks, 0.02f);
@@ -61,41 +62,57 @@ Operands operands(const Problem& p) {
   return o;
 }
 
-// y by the CUDA kernels; NaN where nothing was written.
-std::vector<std::uint16_t> by_cuda(const Problem& p, const Operands& o) {
-  std::vector<std::uint16_t> y(static_cast<std::size_t>(p.tokens * p.rows), 0x7fc0);
-  std::vector<float> u(static_cast<std::size_t>(p.tokens * p.rank));
-  test::Mirror mirror;
+// What a product gives, and what it makes on its way.
+struct Result {
+  explicit Result(const Problem& p)
+      : y(static_cast<std::size_t>(p.tokens * p.rows), 0x7fc0),  // NaN where nothing is written
+        u(static_cast<std::size_t>(p.tokens * p.rank)) {}
+  std::vector<std::uint16_t> y;
+  std::vector<float> u;
+};
+
+// The operands on the device; what comes before the product is launched.
+cuda::SmallProductArgs on_device(test::Mirror& mirror,
+                                 const Problem& p,
+                                 const Operands& o,
+                                 Result& result) {
   const auto all = [&](const auto& v) {
     return mirror.in(v.data(), static_cast<std::int64_t>(v.size()));
   };
   const std::uint16_t* x = all(o.x);
-  float* low = p.rank > 0 ? mirror.out(u.data(), static_cast<std::int64_t>(u.size())) : nullptr;
+  float* low = p.rank > 0 ? mirror.out(result.u.data(), static_cast<std::int64_t>(result.u.size()))
+                          : nullptr;
   if (p.rank > 0) {
     REQUIRE(cuda::low_rank_rows({x, p.tokens, p.columns, all(o.a), p.rank, 2.0f, low}, nullptr) ==
             0);
   }
-  mirror.finish(
-      cuda::small_product({.x = x,
-                           .tokens = p.tokens,
-                           .codes = all(o.codes),
-                           .rows = p.rows,
-                           .columns = p.columns,
-                           .blocksize = p.blocksize,
-                           .value = kBook.value,
-                           .absmax = p.nested ? nullptr : all(o.absmax),
-                           .nested = all(o.scales),
-                           .nested_absmax = all(o.outer),
-                           .nested_blocksize = 256,
-                           .map = mirror.in(o.map.value, 256),
-                           .offset = 0.02f,
-                           .bias = p.with_bias ? all(o.bias) : nullptr,
-                           .u = low,
-                           .b = p.rank > 0 ? all(o.b) : nullptr,
-                           .rank = p.rank,
-                           .y = mirror.out(y.data(), static_cast<std::int64_t>(y.size()))},
-                          nullptr));
-  return y;
+  return {.x = x,
+          .tokens = p.tokens,
+          .codes = all(o.codes),
+          .rows = p.rows,
+          .columns = p.columns,
+          .blocksize = p.blocksize,
+          .value = kBook.value,
+          .absmax = p.nested ? nullptr : all(o.absmax),
+          .nested = all(o.scales),
+          .nested_absmax = all(o.outer),
+          .nested_blocksize = 256,
+          .map = mirror.in(o.map.value, 256),
+          .offset = 0.02f,
+          .bias = p.with_bias ? all(o.bias) : nullptr,
+          .u = low,
+          .b = p.rank > 0 ? all(o.b) : nullptr,
+          .rank = p.rank,
+          .added = p.with_added ? all(o.added) : nullptr,
+          .y = mirror.out(result.y.data(), static_cast<std::int64_t>(result.y.size()))};
+}
+
+// y by the CUDA kernels.
+std::vector<std::uint16_t> by_cuda(const Problem& p, const Operands& o) {
+  Result result(p);
+  test::Mirror mirror;
+  mirror.finish(cuda::small_product(on_device(mirror, p, o, result), nullptr));
+  return result.y;
 }
 
 // The worst |y - Σ| beyond the rounding of y, over Σ of the magnitudes; 1 where y is NaN.
@@ -116,6 +133,7 @@ double worst_error(const Problem& p, const Operands& o, const std::vector<std::u
       double sum = p.with_bias ? o.bias[static_cast<std::size_t>(n)] : 0.0,
              magnitude = std::abs(sum);
       const auto add = [&](double term) { sum += term, magnitude += std::abs(term); };
+      if (p.with_added) add(bf16_to_f32(o.added[static_cast<std::size_t>(t * p.rows + n)]));
       for (std::int64_t k = 0; k < p.columns; ++k) {
         const std::int64_t i = n * p.columns + k;
         const std::uint8_t code =
@@ -139,13 +157,14 @@ double worst_error(const Problem& p, const Operands& o, const std::vector<std::u
 
 TEST_SUITE("emulated small products") {
   TEST_CASE(
-      "1 to 64 rows are multiplied as sums in double are, with ragged rows, bias, low-rank terms "
-      "and nested scales") {
+      "1 to 64 rows are multiplied as sums in double are, with ragged rows, bias, low-rank terms, "
+      "nested scales and a residual") {
     for (const std::int64_t tokens : {1, 2, 7, 8, 9, 16, 17, 33, 64}) {
       for (const std::int64_t rows : {1, 16, 23}) {
         for (const std::int64_t columns : {64, 576}) {
           for (const bool nested : {false, true}) {
-            const Problem p{tokens, rows, columns, 64, tokens % 2 == 0 ? 5 : 0, nested, rows != 16};
+            const Problem p{tokens, rows,       columns,   64, tokens % 2 == 0 ? 5 : 0,
+                            nested, rows != 16, rows == 23};
             CAPTURE(tokens);
             CAPTURE(rows);
             CAPTURE(columns);
@@ -181,6 +200,37 @@ TEST_SUITE("emulated small products") {
         CHECK(worst_error(p, o, by_cuda(p, o)) < 1e-6);
       }
     });
+  }
+
+  TEST_CASE("several weights in one launch have the bits that each has alone") {
+    for (const std::int64_t tokens : {1, 9, 33, 64}) {
+      CAPTURE(tokens);
+      const Problem problems[] = {{tokens, 40, 576, 64, 5, false, true},
+                                  {tokens, 7, 128, 128, 0, true, false},
+                                  {tokens, 65, 2240, 64, 16, true, false}};
+      std::vector<Operands> o;
+      std::vector<Result> results;
+      for (const Problem& p : problems) {
+        o.push_back(operands(p));
+        results.emplace_back(p);
+      }
+      test::Mirror mirror;
+      std::vector<cuda::SmallProductArgs> parts;
+      for (std::size_t i = 0; i < o.size(); ++i) {
+        parts.push_back(on_device(mirror, problems[i], o[i], results[i]));
+      }
+      mirror.finish(cuda::small_products(parts.data(), 3, nullptr));
+      for (std::size_t i = 0; i < o.size(); ++i) CHECK(results[i].y == by_cuda(problems[i], o[i]));
+
+      CHECK(cuda::small_products(parts.data(), 0, nullptr) != 0);
+      CHECK(cuda::small_products(parts.data(), cuda::kMostSmallProducts + 1, nullptr) != 0);
+      const float other[16] = {};
+      parts[2].value = other;
+      CHECK(cuda::small_products(parts.data(), 3, nullptr) != 0);
+      parts[2].value = parts[0].value;
+      --parts[1].tokens;
+      CHECK(cuda::small_products(parts.data(), 3, nullptr) != 0);
+    }
   }
 
   TEST_CASE("what the kernel cannot read is refused, not read") {

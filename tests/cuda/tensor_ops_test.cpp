@@ -321,7 +321,7 @@ TEST_SUITE("4-bit tensors on a GPU") {
 
   TEST_CASE("a launch that fails names the kernel, its arguments, the device and CUDA's words") {
     kernels::cuda::Launchers failing = *kernels::cuda::launchers();
-    failing.small_product = [](const kernels::cuda::SmallProductArgs&, void*) { return 1; };
+    failing.small_products = [](const kernels::cuda::SmallProductArgs*, int, void*) { return 1; };
     failing.swiglu = [](const kernels::SwiGluArgs&, void*, const kernels::cuda::GateRows&) {
       return 1;
     };
@@ -329,7 +329,7 @@ TEST_SUITE("4-bit tensors on a GPU") {
     const QuantizedTensor w = quantize_4bit(random({128, 64})).to(gpu.device());
     const std::string message = error_of([&] { linear_4bit(random({3, 64}).to(gpu.device()), w); });
     CHECK(contains(message,
-                   "[linear_4bit] the kernel small_product (3 rows of 64 times 128 in blocks of "
+                   "[linear_4bit] the kernel small_products (3 rows of 64 times 128 in blocks of "
                    "64) failed to launch on "));
     CHECK(contains(message, "invalid argument (1)"));
   }

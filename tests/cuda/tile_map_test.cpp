@@ -218,6 +218,26 @@ TEST_SUITE("tile maps") {
     }
   }
 
+  TEST_CASE("grids in one launch have each of their blocks once") {
+    for (const std::vector<std::int64_t>& sizes :
+         {std::vector<std::int64_t>{5}, {3, 4}, {1, 0, 2}, {7, 1, 1}}) {
+      JoinedGrids grids;
+      std::vector<Visits> visits;
+      for (const std::int64_t size : sizes) {
+        grids.add(size);
+        visits.emplace_back(size);
+      }
+      bool same_thread = true;
+      for (std::int64_t block = 0; block < grids.grid; ++block) {
+        const Place at{block, 17}, within = grids.within(at);
+        visits[static_cast<std::size_t>(grids.part(at))].add({within.block, 1});
+        same_thread = same_thread && within.thread == 17;
+      }
+      CHECK(same_thread);
+      for (const Visits& each : visits) CHECK(each.once_each());
+    }
+  }
+
   TEST_CASE("flat, row, part, sum and element maps have each element once") {
     for (const std::int64_t n : kSizes) {
       CAPTURE(n);

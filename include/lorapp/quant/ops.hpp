@@ -82,10 +82,10 @@ struct Projection {
   std::optional<torch::Tensor> added = std::nullopt;  ///< to y: a residual
 };
 
-/// linear_4bit of each layer, in their order, plus what is added to it. On a GPU, of more than few
-/// rows, all of them are one product; of x in bfloat16 the results are columns of one tensor, each
-/// contiguous row by row, in steps of all, and what is added to a layer that is alone is part of
-/// the product, before its sum is rounded. The recipe of x of one low-rank term counts for all.
+/// linear_4bit of each layer, in their order, plus what is added to it. On a GPU all of them are
+/// one product; of x in bfloat16, what is added to a layer that is alone is part of it, before its
+/// sum is rounded, and the results of more than few rows are columns of one tensor, each contiguous
+/// row by row, in steps of all. The recipe of x of one low-rank term counts for all.
 LORAPP_API std::vector<torch::Tensor> stacked_linear_4bit(
     const torch::Tensor& x,
     const std::vector<Projection>& layers,
