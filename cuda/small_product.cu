@@ -227,7 +227,7 @@ bool is_readable(const SmallProductArgs& args) {
   return args.tokens >= 0 && args.tokens <= Map::kMostTokens && args.columns % Map::kChunk == 0 &&
          is_blocksize(args.blocksize, Map::kChunk) && args.columns % args.blocksize == 0 &&
          aligned_16(args.x) && aligned_16(args.codes) && blocks_fit(args) &&
-         args.rows * args.columns / 2 <= Map::kMostBytes;
+         args.rows * args.columns / 2 <= Map::kMostBytes && args.columns <= Map::kMostColumns;
 }
 
 // u[token][r] = scale · Σ x[token] · A[r], a block of threads each.

@@ -31,7 +31,8 @@ inline ProductKind choose_product(const Gpu& gpu,
   using Map = SmallProductMap;
   const bool fits = gpu.capability >= 80 && columns % Map::kChunk == 0 &&
                     blocksize % Map::kChunk == 0 && columns % blocksize == 0 &&
-                    tokens <= Map::kMostTokens && rows * columns / 2 <= Map::kMostBytes;
+                    tokens <= Map::kMostTokens && rows * columns / 2 <= Map::kMostBytes &&
+                    columns <= Map::kMostColumns;
   if (!fits) return ProductKind::dequantize;
   const std::int64_t blocks = ceil_div(rows, 64);
   const std::int64_t most = blocks >= 3 * gpu.processors   ? 64

@@ -56,7 +56,8 @@ int dequantize_4bit(const DequantizeRowsArgs& args, void* stream);
 /// y = x · Wᵀ + bias + u · Bᵀ + added for at most SmallProductMap::kMostTokens rows of bf16. Values
 /// of codes are rounded to bf16, their sums over a block of weights multiplied by its absmax in
 /// f32; y is rounded once. Columns and blocksize are multiples of 64, W's blocks do not cross rows,
-/// its codes are at most SmallProductMap::kMostBytes, and x and codes lie on multiples of 16 bytes.
+/// its codes and columns are at most SmallProductMap::kMostBytes and kMostColumns, and x and codes
+/// lie on multiples of 16 bytes.
 struct SmallProductArgs {
   const std::uint16_t* x;  // [tokens, columns]
   std::int64_t tokens;

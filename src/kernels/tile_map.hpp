@@ -240,7 +240,9 @@ struct SmallProductMap {
   static constexpr int kSteps = 4;         // of a chunk, mma.m16n8k16 each
   static constexpr int kTileTokens = 8;    // of an mma
   static constexpr int kMostTokens = 64;
-  static constexpr std::int64_t kMostBytes = 0xffffffff;  // of codes, which are counted in 32 bits
+  // What is counted in 32 bits: bytes of codes, and elements of x.
+  static constexpr std::int64_t kMostBytes = 0xffffffff;
+  static constexpr std::int64_t kMostColumns = 0x7fffffff / kMostTokens;
 
   std::int64_t rows;
   std::int64_t columns;

@@ -43,6 +43,7 @@ TEST_SUITE("choice of CUDA kernels") {
     CHECK(choose_product(kH200, 1, 4096, 4096 + 32, 64) == ProductKind::dequantize);
     CHECK(choose_product(kH200, 1, 4096, 4096, 32) == ProductKind::dequantize);
     CHECK(choose_product(kH200, 1, std::int64_t{1} << 31, 64, 64) == ProductKind::dequantize);
+    CHECK(choose_product(kH200, 1, 64, std::int64_t{1} << 25, 64) == ProductKind::dequantize);
     CHECK(choose_product(kH200, 1, 4096, 4096 + 64, 4096) == ProductKind::dequantize);
   }
 }

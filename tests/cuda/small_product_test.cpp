@@ -259,6 +259,7 @@ TEST_SUITE("emulated small products") {
     CHECK(run(1, 64, 0, 0) != 0);
     CHECK(run(1, 64, 64, 1) != 0);
     CHECK(run(1, 64, 64, 0, std::int64_t{1} << 31) != 0);
+    CHECK(run(1, std::int64_t{1} << 25, 64, 0) != 0);
     CHECK(run(0, 64, 64, 0) == 0);
   }
 }
