@@ -137,21 +137,18 @@ struct RowMap {
   }
 };
 
-/// Rows in parts, a block of threads each: a thread takes runs that lie a part's apart. Places are
-/// in the row.
+/// Rows that are a flat buffer each. Places are in the row.
 struct RowPartMap {
-  static constexpr int kSteps = 4;
-  static constexpr std::int64_t kPart = std::int64_t{kRunElements} * kBlockThreads * kSteps;
+  static constexpr int kSteps = FlatMap::kSteps;
 
   std::int64_t rows;
   std::int64_t size;
 
-  LORAPP_HD std::int64_t parts() const { return ceil_div(size, kPart); }
+  LORAPP_HD std::int64_t parts() const { return FlatMap{size}.grid(); }
   LORAPP_HD std::int64_t grid() const { return rows * parts(); }
   LORAPP_HD std::int64_t row(Place at) const { return at.block / parts(); }
   LORAPP_HD Run run(Place at, int step) const {
-    const std::int64_t index = (at.block % parts() * kSteps + step) * kBlockThreads + at.thread;
-    return clipped_run(index * kRunElements, size);
+    return FlatMap{size}.run({at.block % parts(), at.thread}, step);
   }
 };
 

@@ -237,22 +237,23 @@ std::vector<torch::Tensor> stacked_linear_4bit(const torch::Tensor& x,
            detail::gpu_multiplies(each.w, resolve_compute_dtype(compute_dtype, each.w.device()));
   });
   std::vector<torch::Tensor> results;
-  bool added = false;
   if (gpu) {
     std::vector<detail::GpuLayer> stack;
     for (const Projection& each : layers) {
       check_operands(x, each.w, each.bias, each.low_rank);
       stack.push_back(gpu_layer(each.w, each.bias, each.low_rank));
     }
-    added = layers.size() == 1 && is_like_result(layers.front().added, x, layers.front().w);
-    if (added) stack.front().added = &*layers.front().added;
+    if (layers.size() == 1 && is_like_result(layers.front().added, x, layers.front().w)) {
+      stack.front().added = &*layers.front().added;
+      return detail::gpu_linear(x, stack);
+    }
     results = detail::gpu_linear(x, stack);
   } else {
     for (const Projection& each : layers) {
       results.push_back(linear_4bit(x, each.w, each.bias, compute_dtype, each.low_rank));
     }
   }
-  for (std::size_t i = 0; i < layers.size() && !added; ++i) {
+  for (std::size_t i = 0; i < layers.size(); ++i) {
     if (layers[i].added) results[i] = *layers[i].added + results[i];
   }
   return results;

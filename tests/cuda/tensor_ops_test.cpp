@@ -22,16 +22,7 @@
 #include <vector>
 
 using namespace lorapp;
-using test::contains;
-using test::difference;
-using test::error_of;
-using test::host;
-using test::kHalfTolerance;
-using test::Layer;
-using test::layer;
-using test::leaf;
-using test::random;
-using test::TensorGpu;
+using namespace lorapp::test;
 
 namespace {
 
