@@ -169,6 +169,7 @@ void ModelOptions::add_head_to(CLI::App& command_line) {
 }
 
 std::filesystem::path ModelOptions::folder() const {
+  if (device != "auto") choose_device(device);  // throws before a model is downloaded in vain
   return model_folder(model, {}, app != nullptr && app->count("--quiet") > 0);
 }
 

@@ -68,6 +68,7 @@ struct ModelOptions {
   /// --head-8bit, for what runs the model.
   void add_head_to(CLI::App& command_line);
   /// The model's folder; a model of the hub that the local cache has not is downloaded first.
+  /// Throws Error before that if --device cannot be used.
   std::filesystem::path folder() const;
   /// --model as it was given, but for the @revision of a model on the hub.
   std::string base_name() const;

@@ -157,6 +157,15 @@ TEST_SUITE("program") {
     check_refused(untouched, {"--device", "cuda"}, {"cuda"});
   }
 
+  TEST_CASE("bad input: a device that cannot be used is named before its model is looked for") {
+    const Outcome outcome = run_lorapp(
+        {"generate", "--model", "nobody/nothing", "--device", "cuda:999", "--prompt", "x"});
+    CAPTURE(outcome.err);
+    CHECK(outcome.status == 1);
+    CHECK(contains(outcome.err, "--device cuda:999 cannot be used"));
+    CHECK_FALSE(contains(outcome.err, "nobody/nothing"));
+  }
+
   TEST_CASE("bad input: an instruction set that is not there is refused") {
     const World world;
     const ScopedVariable variable("LORAPP_FORCE_ISA", "sse9");
