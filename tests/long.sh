@@ -41,11 +41,11 @@ broken() {  # broken NAME WHY: a stage that ran no test is one failure
 
 # make NAME FOLDER TARGETS OPTION…: configures and builds; TARGETS is "all" or names.
 make() {
-  local name=$1 folder=$2 targets=$3
+  local name=$1 folder=$2 targets=$3 log=$build/long/$1.log
   shift 3
-  cmake -S . -B "$folder" "$@" >"$folder.log" 2>&1 && cmake --build "$folder" --target $targets >>"$folder.log" 2>&1 && return
-  tail -n 40 "$folder.log"
-  broken "$name" "the build failed ($folder.log)"
+  cmake -S . -B "$folder" "$@" >"$log" 2>&1 && cmake --build "$folder" --target $targets >>"$log" 2>&1 && return
+  tail -n 40 "$log"
+  broken "$name" "the build failed ($log)"
   return 1
 }
 
