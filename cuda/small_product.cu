@@ -106,7 +106,7 @@ __global__ void __launch_bounds__(kBlockThreads, 2)
                          const __grid_constant__ CodeValues values) {
   __shared__ Shared shared;
   const int part = kJoins<Tiles> ? products.grids.part(here()) : 0;
-  const Place at = kJoins<Tiles> ? products.grids.within(here()) : here();
+  const Place at = kJoins<Tiles> ? products.grids.within(here(), part) : here();
   const SmallProductArgs& args = products.args[part];
   const int block_shift = products.block_shift[part];
   const Map map{args.rows, args.columns};
@@ -224,10 +224,8 @@ int start(const SmallProductArgs* parts, int count, void* stream) {
 }
 
 bool is_readable(const SmallProductArgs& args) {
-  return args.tokens >= 0 && args.tokens <= Map::kMostTokens && args.columns % Map::kChunk == 0 &&
-         is_blocksize(args.blocksize, Map::kChunk) && args.columns % args.blocksize == 0 &&
-         aligned_16(args.x) && aligned_16(args.codes) && blocks_fit(args) &&
-         args.rows * args.columns / 2 <= Map::kMostBytes && args.columns <= Map::kMostColumns;
+  return Map{args.rows, args.columns}.fits(args.tokens, args.blocksize) && aligned_16(args.x) &&
+         aligned_16(args.codes) && blocks_fit(args);
 }
 
 // u[token][r] = scale · Σ x[token] · A[r], a block of threads each.

@@ -9,55 +9,33 @@
 namespace lorapp::bench_gpu {
 
 void small_products(const float* map) {
-  struct Shape {
-    std::int64_t rows, columns;
-  };
-  for (const Shape shape :
-       {Shape{4096, 4096}, Shape{1024, 4096}, Shape{14336, 4096}, Shape{4096, 14336}}) {
-    const std::int64_t rows = shape.rows, columns = shape.columns;
-    const Weight w(rows, columns);
-    for (const std::int64_t tokens : {1, 2, 4, 8, 16, 32, 64}) {
-      const std::uint16_t* x = random_bf16(tokens * columns);
-      auto* y = device_buffer<std::uint16_t>(tokens * rows);
-      const std::string name = std::to_string(tokens) + " rows × " + std::to_string(rows) + "×" +
-                               std::to_string(columns);
-      report(
-          name, tokens == 1 ? 0.80 : 0.0,
-          w.bytes() + 2.0 * static_cast<double>(tokens * (rows + columns)),
-          [&](int i, void* stream) {
-            cuda::SmallProductArgs args{};
-            args.x = x;
-            args.tokens = tokens;
-            w.set(args, i, map);
-            args.y = y;
-            return cuda::small_product(args, stream);
-          },
-          w.copies);
-    }
-  }
-  // As a layer of Mistral-7B has them: one launch of several weights.
-  struct Joined {
+  // By themselves, and as a layer of Mistral-7B has them: one launch of several.
+  struct Weights {
     const char* name;
     std::vector<std::int64_t> rows;
+    std::int64_t columns;
   };
-  for (const Joined& joined :
-       {Joined{"q, k and v", {4096, 1024, 1024}}, Joined{"gate and up", {14336, 14336}}}) {
-    constexpr std::int64_t kColumns = 4096;
+  for (const Weights& given : {Weights{"4096×4096", {4096}, 4096},
+                               {"1024×4096", {1024}, 4096},
+                               {"14336×4096", {14336}, 4096},
+                               {"4096×14336", {4096}, 14336},
+                               {"q, k and v", {4096, 1024, 1024}, 4096},
+                               {"gate and up", {14336, 14336}, 4096}}) {
     std::vector<Weight> weights;
     std::int64_t rows = 0, copies = 0;
     double bytes = 0;
-    for (const std::int64_t each : joined.rows) {
-      weights.emplace_back(each, kColumns);
+    for (const std::int64_t each : given.rows) {
+      weights.emplace_back(each, given.columns);
       rows += each;
       bytes += weights.back().bytes();
       copies = std::max(copies, weights.back().copies);
     }
-    for (const std::int64_t tokens : {1, 8, 32}) {
-      const std::uint16_t* x = random_bf16(tokens * kColumns);
+    for (const std::int64_t tokens : {1, 2, 4, 8, 16, 32, 64}) {
+      const std::uint16_t* x = random_bf16(tokens * given.columns);
       auto* y = device_buffer<std::uint16_t>(tokens * rows);
       report(
-          std::to_string(tokens) + " rows × " + joined.name, tokens == 1 ? 0.80 : 0.0,
-          bytes + 2.0 * static_cast<double>(tokens * (rows + kColumns)),
+          std::to_string(tokens) + " rows × " + given.name, tokens == 1 ? 0.80 : 0.0,
+          bytes + 2.0 * static_cast<double>(tokens * (rows + given.columns)),
           [&](int i, void* stream) {
             std::vector<cuda::SmallProductArgs> parts;
             std::int64_t row = 0;

@@ -28,12 +28,9 @@ inline ProductKind choose_product(const Gpu& gpu,
                                   std::int64_t rows,
                                   std::int64_t columns,
                                   std::int64_t blocksize) {
-  using Map = SmallProductMap;
-  const bool fits = gpu.capability >= 80 && columns % Map::kChunk == 0 &&
-                    blocksize % Map::kChunk == 0 && columns % blocksize == 0 &&
-                    tokens <= Map::kMostTokens && rows * columns / 2 <= Map::kMostBytes &&
-                    columns <= Map::kMostColumns;
-  if (!fits) return ProductKind::dequantize;
+  if (gpu.capability < 80 || !SmallProductMap{rows, columns}.fits(tokens, blocksize)) {
+    return ProductKind::dequantize;
+  }
   const std::int64_t blocks = ceil_div(rows, 64);
   const std::int64_t most = blocks >= 3 * gpu.processors   ? 64
                             : blocks >= 2 * gpu.processors ? 48

@@ -244,6 +244,12 @@ struct SmallProductMap {
   std::int64_t rows;
   std::int64_t columns;
 
+  /// Whether the kernel can take so many tokens, with weights in blocks of this size.
+  LORAPP_HD bool fits(std::int64_t tokens, std::int64_t blocksize) const {
+    return tokens >= 0 && tokens <= kMostTokens && columns % kChunk == 0 &&
+           is_blocksize(blocksize, kChunk) && columns % blocksize == 0 &&
+           rows * columns / 2 <= kMostBytes && columns <= kMostColumns;
+  }
   LORAPP_HD std::int64_t grid() const { return ceil_div(rows, kRows); }
   LORAPP_HD std::int64_t chunks() const { return columns / kChunk; }
   /// The chunks of a thread's warp, counted by `round`.
@@ -284,13 +290,14 @@ struct JoinedGrids {
     first[count++] = grid;
     grid += blocks;
   }
-  /// The grid that a block belongs to, and its place there.
+  /// The grid that a block belongs to.
   LORAPP_HD int part(Place at) const {
     int i = 0;
     while (i + 1 < count && at.block >= first[i + 1]) ++i;
     return i;
   }
-  LORAPP_HD Place within(Place at) const { return {at.block - first[part(at)], at.thread}; }
+  /// Its place there.
+  LORAPP_HD Place within(Place at, int part) const { return {at.block - first[part], at.thread}; }
 };
 
 /// A flat buffer that a fixed number of blocks sums, so that the order does not depend on the GPU.

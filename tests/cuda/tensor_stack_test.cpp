@@ -166,8 +166,7 @@ TEST_SUITE("stacks of layers on a GPU") {
 
   TEST_CASE(
       "gate and up are one product; of many tokens swiglu reads its columns, and their gradients "
-      "are "
-      "read where it leaves them") {
+      "are read where it leaves them") {
     const Layer gate = layer(64, 128, true, 5, false), up = layer(64, 128, false, 16, true);
     const auto run = [&](const torch::Tensor& x, const torch::Device& device, torch::Dtype dtype) {
       const QuantizedTensor w[] = {gate.w.to(device), up.w.to(device)};

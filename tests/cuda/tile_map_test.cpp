@@ -229,8 +229,10 @@ TEST_SUITE("tile maps") {
       }
       bool same_thread = true;
       for (std::int64_t block = 0; block < grids.grid; ++block) {
-        const Place at{block, 17}, within = grids.within(at);
-        visits[static_cast<std::size_t>(grids.part(at))].add({within.block, 1});
+        const Place at{block, 17};
+        const int part = grids.part(at);
+        const Place within = grids.within(at, part);
+        visits[static_cast<std::size_t>(part)].add({within.block, 1});
         same_thread = same_thread && within.thread == 17;
       }
       CHECK(same_thread);
